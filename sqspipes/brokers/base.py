@@ -1,0 +1,174 @@
+"""The Broker port: FIFO queues of opaque text, with SQS's rules on every broker.
+
+A broker knows no task and never parses a body. The rules that each one keeps:
+
+- Messages of one group leave in the order in which they came. While one of them is in flight, nothing more of
+  its group is handed out, except inside the one receive that took it.
+- A received message is invisible for its lease. Then it comes back, with its receive count one higher.
+- The same deduplication id again within five minutes, in the same queue and group: accepted, not stored. Also
+  when the message is long gone.
+- A receipt is good for its own delivery only: after the lease ended, or a newer receive, the answer is GONE.
+- A message received more than ``max_receives`` times moves to the dead-letter queue, if the queue has one.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqspipes.message import Delivery
+
+#: Seconds for which a queue knows a deduplication id.
+#: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-exactly-once-processing.html
+DEDUPLICATION_SECONDS = 300.0
+
+#: Receives after which the broker itself moves a message to the dead-letter queue: the net for messages that
+#: kill their process. The engine's own retries never come near it.
+MAX_RECEIVES = 50
+
+
+class Kind(enum.Enum):
+    """What became of one entry of a batch."""
+
+    OK = "ok"  #: done
+    GONE = "gone"  #: the lease is lost, the receipt is good for nothing
+    AGAIN = "again"  #: not done, the same entry may be sent again
+    NEVER = "never"  #: not done, and it never will be; the reason says why
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The broker's answer to one entry of a batch, in the order of the entries."""
+
+    kind: Kind
+    reason: str = ""
+
+
+#: The answer that is the same every time.
+OK = Answer(Kind.OK)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One message to send: ASCII text, and the group and deduplication id in SQS's own alphabet."""
+
+    body: str
+    group: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """A queue as it should be made.
+
+    ``dead_letters`` names the queue for messages received too often, or None. ``attributes`` are further
+    attributes in the broker's own words, ``tags`` are kept by brokers that have tags.
+    """
+
+    name: str
+    lease: float = 60.0
+    dead_letters: str | None = None
+    max_receives: int = MAX_RECEIVES
+    high_throughput: bool = True
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one broker can do.
+
+    ``entries`` and ``request_bytes`` bound a request, ``message_bytes`` a body. ``longest_wait`` and
+    ``longest_lease`` are seconds. ``exact``: depths are counted, not estimated. ``clean_interrupt``: an
+    interrupted receive took nothing. ``linger``: seconds that a request is worth waiting for to be full.
+    ``requests_in_flight``: how many requests of one kind to one queue gain something by overlapping.
+    """
+
+    entries: int = 10
+    request_bytes: int = 1_048_576
+    message_bytes: int = 1_048_576
+    longest_wait: float = 20.0
+    longest_lease: float = 43_200.0
+    exact: bool = True
+    clean_interrupt: bool = True
+    linger: float = 0.0
+    requests_in_flight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many messages a queue holds: those that wait (blocked behind their group too), those in flight."""
+
+    waiting: int
+    in_flight: int
+
+
+class Broker(ABC):
+    """Queues of text. All methods are thread-safe.
+
+    Every method raises ``BrokerUnavailableError`` for what may pass (try again), ``QueueMissingError``,
+    ``CredentialsError`` or another ``BrokerError`` for what will not. Batches hold 1 to ``limits.entries``
+    entries and are answered entry by entry, in order.
+    """
+
+    #: Also what the log calls this broker; never with a secret in it.
+    url: str
+    limits: Limits
+
+    @abstractmethod
+    def declare(self, specs: Sequence[QueueSpec], *, create: bool = True) -> None:
+        """Make the queues that are missing, dead-letter queues first; with ``create=False`` demand them all."""
+
+    @abstractmethod
+    def send(self, queue: str, entries: Sequence[Entry]) -> list[Answer]:
+        """Store messages, in order; an OK entry survives a crash of this process."""
+
+    @abstractmethod
+    def receive(self, queue: str, *, count: int, wait: float, lease: float, attempt: str) -> list[Delivery]:
+        """Take up to ``count`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first one.
+
+        ``attempt`` is an id of up to 128 characters: a receive repeated with it after a lost answer gives the
+        same messages again, where the broker can do that.
+        """
+
+    @abstractmethod
+    def ack(self, queue: str, receipts: Sequence[str]) -> list[Answer]:
+        """Delete delivered messages for good."""
+
+    @abstractmethod
+    def extend(self, queue: str, leases: Sequence[tuple[str, float]]) -> list[Answer]:
+        """Set the seconds, counted from now, that deliveries stay invisible; 0 gives one back at once."""
+
+    @abstractmethod
+    def depth(self, queue: str) -> Depth:
+        """Count a queue's messages."""
+
+    @abstractmethod
+    def message_bytes(self, queue: str) -> int:
+        """Return the largest body, in bytes, that this queue takes."""
+
+    @abstractmethod
+    def names(self, prefix: str) -> list[str]:
+        """List the queues whose names begin with ``prefix``."""
+
+    @abstractmethod
+    def queue_url(self, queue: str) -> str:
+        """Return the address of a queue."""
+
+    @abstractmethod
+    def purge(self, queue: str) -> None:
+        """Delete every message of a queue."""
+
+    @abstractmethod
+    def delete(self, queue: str) -> None:
+        """Delete a queue with all it holds; one that is not there is no error."""
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """End the receives that are open now; what they took already, they still return."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections and files. Closing twice is no error."""

@@ -1,0 +1,292 @@
+"""Message and Delivery, the ids, and the one place that knows the body format.
+
+A body is ASCII JSON::
+
+    {"sqspipes": 1, "id": "...", "group": "...", "priority": 0, "put": 1700000000.0, "redrives": 0, "value": ...}
+
+``group`` is there when the message was put with one. A dead letter also has ``dead`` (an object), and ``raw``
+in place of ``value`` when its body could not be read. Keys that this version does not know are kept and travel
+on. Any other JSON text is a foreign body: a value whose id is the broker's message id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sqspipes.errors import DecodingError, EncodingError, NewerFormatError, OptionError
+
+#: The version this module writes; it reads this one and every older one.
+FORMAT = 1
+
+#: Characters in a group or an id, as people write them.
+LONGEST_NAME = 1_000
+
+#: What a dead letter adds to its message at most, in bytes. Every hand-off leaves this much free, so that any
+#: message that was accepted once also fits as a dead letter.
+LETTER_BYTES = 8_192
+
+# Message group and deduplication ids: up to 128 characters, ASCII letters, digits and punctuation.
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+_LEGAL = re.compile(r"[!-~]{1,128}")
+_KNOWN = {"sqspipes", "id", "group", "priority", "put", "redrives", "value", "raw", "dead"}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A received message, as the broker has it: opaque text, and the receipt to settle it with.
+
+    ``id`` is the broker's message id, ``group`` the group as the broker knows it, ``receives`` how often the
+    message was received, this time included, ``sent`` when it was sent, in seconds since the epoch.
+    """
+
+    queue: str
+    id: str
+    receipt: str
+    receives: int
+    body: str
+    group: str
+    sent: float
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """Why a message is a dead letter, and where it was: its level is the message's own priority."""
+
+    task: str
+    error_type: str
+    error: str
+    traceback: str
+    attempts: int
+    died: float
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A value on its way. ``group`` is None when it was put without one: then it is a group of its own.
+
+    ``value`` is what the task gets; ``raw`` is the text of a body that could not be read, else None.
+    ``extra`` holds keys of the body that this version does not know.
+    """
+
+    id: str
+    value: Any
+    group: str | None = None
+    priority: int = 0
+    first_put: float = field(default_factory=time.time)
+    redrives: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    death: Death | None = None
+    raw: str | None = None
+
+    @property
+    def lane(self) -> str:
+        """The group in the broker's alphabet."""
+        return legal(self.id if self.group is None else self.group)
+
+
+# Names and ids
+
+
+def legal(name: str) -> str:
+    """Return a group or an id as SQS accepts it: as it is, or the hash of what SQS would refuse."""
+    if _LEGAL.fullmatch(name):
+        return name
+    return "sha256:" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def checked_name(option: str, name: Any) -> str:
+    """Return a group or an id that a user gave, as text."""
+    if isinstance(name, int) and not isinstance(name, bool):
+        return str(name)
+    if isinstance(name, str) and 0 < len(name) <= LONGEST_NAME:
+        return name
+    shown = f"a text of {len(name)} characters" if isinstance(name, str) else repr(name)
+    raise OptionError(
+        f"{option} is {shown}: allowed is a text of 1 to {LONGEST_NAME:,} characters, or an int"
+    )
+
+
+def derived(*parts: str | int) -> str:
+    """Return an id that is a function of the parts, and of nothing else."""
+    text = "".join(f"{len(part)}:{part}" for part in map(str, parts))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def result_id(parent: str, task: str) -> str:
+    """The id of the one result of a call."""
+    return derived("result", parent, task)
+
+
+def output_id(parent: str, task: str, content: str, equals: int) -> str:
+    """The id of one of several outputs; ``equals`` counts the equal ones before it in the same call."""
+    return derived("output", parent, task, content, equals)
+
+
+def letter_id(message: Message, task: str) -> str:
+    """The deduplication id, and group, of a message's dead letter: a new one after each redrive."""
+    return derived("letter", message.id, task, message.redrives)
+
+
+def redrive_id(message: Message, task: str) -> str:
+    """The deduplication id of a message that was redriven: the same when the redrive is repeated."""
+    return derived("redrive", message.id, task, message.redrives)
+
+
+# The body
+
+
+def encode_value(value: Any, what: str, default: Callable[[Any], Any] | None = None) -> str:
+    """Return a value as JSON text; ``what`` names it in the error."""
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=default)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EncodingError(f"{what} is not JSON: {_first_bad_part(value, default) or error}") from error
+
+
+def encode(message: Message, value: str | None = None) -> str:
+    """Return a message's body; ``value`` is its value's JSON text where the caller has it already."""
+    head: dict[str, Any] = dict(message.extra)
+    head.update(sqspipes=FORMAT, id=message.id)
+    if message.group is not None:
+        head["group"] = message.group
+    head.update(priority=message.priority, put=round(message.first_put, 3), redrives=message.redrives)
+    if message.death is not None:
+        death = message.death
+        head["dead"] = {
+            "task": death.task,
+            "error_type": death.error_type,
+            "error": death.error,
+            "traceback": death.traceback,
+            "attempts": death.attempts,
+            "died": death.died,
+        }
+    if message.raw is not None:
+        return json.dumps({**head, "raw": message.raw}, separators=(",", ":"))
+    if value is None:
+        value = encode_value(message.value, "value")
+    return f'{json.dumps(head, separators=(",", ":"))[:-1]},"value":{value}}}'
+
+
+def decode(delivery: Delivery) -> Message:
+    """Return the message of a delivery; a foreign body's id is the broker's message id."""
+    try:
+        body = _decoder.decode(delivery.body)
+    except (ValueError, RecursionError) as error:
+        raise DecodingError(f"the body is not JSON: {error}") from error
+    version = body.get("sqspipes") if isinstance(body, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        return foreign(delivery, body)
+    if version > FORMAT:
+        raise NewerFormatError(f"the body has format {version}, this sqspipes reads up to {FORMAT}")
+    return _read(body)
+
+
+def foreign(delivery: Delivery, value: Any = None, *, raw: str | None = None) -> Message:
+    """Return the message of a body that is not ours: its value, or its raw text if it cannot be read."""
+    group = None if delivery.group == delivery.id else delivery.group
+    return Message(id=delivery.id, value=value, group=group, first_put=delivery.sent, raw=raw)
+
+
+def redriven(message: Message) -> Message:
+    """Return a dead letter's message for another try in its task."""
+    return replace(message, death=None, redrives=message.redrives + 1)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _read(body: dict[str, Any]) -> Message:
+    """Check a body of our format, field by field."""
+    death = body.get("dead")
+    raw = _typed(body, "raw", str, None)
+    if raw is None and "value" not in body:
+        raise DecodingError("the body has no value")
+    id = _typed(body, "id", str)
+    if not id:
+        raise DecodingError("the body's id is empty")
+    return Message(
+        id=id,
+        value=body.get("value"),
+        group=_typed(body, "group", str, None) or None,
+        priority=_typed(body, "priority", int, 0),
+        first_put=_seconds(body, "put"),
+        redrives=_typed(body, "redrives", int, 0),
+        extra={key: value for key, value in body.items() if key not in _KNOWN},
+        death=None if death is None else _read_death(death),
+        raw=raw,
+    )
+
+
+def _read_death(death: Any) -> Death:
+    if not isinstance(death, dict):
+        raise DecodingError(f"the body's dead is {_typename(death)}, not an object")
+    return Death(
+        task=_typed(death, "task", str, ""),
+        error_type=_typed(death, "error_type", str, ""),
+        error=_typed(death, "error", str, ""),
+        traceback=_typed(death, "traceback", str, ""),
+        attempts=_typed(death, "attempts", int, 0),
+        died=_seconds(death, "died"),
+    )
+
+
+_missing = object()
+
+
+def _typed(body: Mapping[str, Any], key: str, kind: Any, default: Any = _missing) -> Any:
+    value = body.get(key, default)
+    if value is _missing:
+        raise DecodingError(f"the body has no {key}")
+    if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise DecodingError(f"the body's {key} is {_typename(value)}")
+    return value
+
+
+def _seconds(body: Mapping[str, Any], key: str) -> float:
+    try:
+        seconds = float(_typed(body, key, (int, float), 0.0))
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise DecodingError(f"the body's {key} is out of range")
+    return seconds
+
+
+def _typename(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _first_bad_part(value: Any, default: Callable[[Any], Any] | None) -> str | None:
+    """Say where in a value the first part is that JSON cannot hold: ``$.rows[3].created is a datetime``."""
+    stack: list[tuple[str, Any]] = [("$", value)]
+    seen = 0
+    while stack:
+        path, part = stack.pop()
+        seen += 1
+        if seen > 1_000_000 or path.count(".") + path.count("[") > 900:
+            return f"{path[:60]}... is nested too deeply, or holds itself"
+        if isinstance(part, dict):
+            for key in part:
+                if not isinstance(key, str | int | float | bool | None):
+                    return f"{path} has a key that is {_typename(key)}"
+            stack.extend((f"{path}.{key}", part[key]) for key in reversed(part))
+        elif isinstance(part, list | tuple):
+            stack.extend((f"{path}[{i}]", part[i]) for i in range(len(part) - 1, -1, -1))
+        elif isinstance(part, float):
+            if part != part or part in (float("inf"), float("-inf")):
+                return f"{path} is {part}"
+        elif not isinstance(part, str | int | None) and default is None:
+            return f"{path} is {_typename(part)}"
+    return None

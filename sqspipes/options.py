@@ -1,0 +1,71 @@
+"""Checks of options: each returns the value it was given, or raises an error that names all there is to know."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from sqspipes.errors import OptionError
+
+
+def refuse(option: str, value: Any, allowed: str) -> OptionError:
+    """Return the error for a value that an option does not allow."""
+    return OptionError(f"{option} is {value!r}: allowed is {allowed}")
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'x'?)`` for a word that is almost a known one, else nothing."""
+    near = difflib.get_close_matches(str(word), list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def checked_int(option: str, value: Any, low: int, high: int) -> int:
+    """Return an int from low to high."""
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+        return value
+    raise refuse(option, value, f"a whole number from {low:,} to {high:,}")
+
+
+def checked_seconds(option: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
+    """Return seconds from low to high as a float."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
+        return float(value)
+    upper = f" to {high:g}" if high < math.inf else " or more"
+    raise refuse(option, value, f"seconds, {low:g}{upper}")
+
+
+def checked_bool(option: str, value: Any) -> bool:
+    """Return True or False, and nothing that merely looks like it."""
+    if isinstance(value, bool):
+        return value
+    raise refuse(option, value, "True or False")
+
+
+def checked_choice(option: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Return one of the choices."""
+    if value in choices:
+        return str(value)
+    allowed = " or ".join(map(repr, choices))
+    raise OptionError(f"{option} is {value!r}: allowed is {allowed}{did_you_mean(value, choices)}")
+
+
+def checked_retries(option: str, value: Any) -> int | None:
+    """Return how often a failed call is repeated; None is for ever."""
+    return None if value is None else checked_int(option, value, 0, 1_000_000)
+
+
+def checked_backoff(option: str, value: Any) -> Any:
+    """Return seconds, a callable of (attempt, error), or None for the default."""
+    if value is None or callable(value):
+        return value
+    return checked_seconds(option, value)
+
+
+def checked_exceptions(option: str, value: Any) -> tuple[type[BaseException], ...]:
+    """Return exception types as a tuple."""
+    types = value if isinstance(value, tuple | list) else (value,)
+    if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in types):
+        return tuple(types)
+    raise refuse(option, value, "a tuple of exception types")

@@ -1,0 +1,62 @@
+"""What a task may return or yield besides a plain value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqspipes.errors import OptionError
+from sqspipes.message import checked_name
+from sqspipes.names import MOST_PRIORITIES
+from sqspipes.options import checked_int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A value with its way: where it goes and what travels on.
+
+    ``task`` is the task it goes to (default: the next one), ``group`` its group (default: the input's, or its
+    own), ``id`` its id (default: derived from the input's), ``priority`` its level, 0 to 15 (default: the
+    input's), lowered to the highest level that the task has.
+    """
+
+    value: Any
+    task: str | None = field(default=None, kw_only=True)
+    group: str | int | None = field(default=None, kw_only=True)
+    id: str | int | None = field(default=None, kw_only=True)
+    priority: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.task is not None and not isinstance(self.task, str):
+            raise OptionError(f"Output: task is {self.task!r}: allowed is a task's name")
+        if self.priority is not None:
+            checked_int("Output: priority", self.priority, 0, MOST_PRIORITIES - 1)
+        for name in ("group", "id"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, checked_name(f"Output: {name}", getattr(self, name)))
+
+
+class EmptyTaskOutput:
+    """Ends the line: nothing is handed on. Return the class or an instance."""
+
+
+class TaskCallback:
+    """A result, and a callback that runs once the result is safely handed on.
+
+    The callback runs before the input is acknowledged; when it raises, the call counts as failed.
+    """
+
+    def __init__(self, result: Any, callback: Callable[..., Any], callback_args: Iterable[Any] = ()) -> None:
+        if not callable(callback):
+            raise OptionError(f"TaskCallback: callback is {callback!r}: allowed is a callable")
+        self.result = result
+        self.callback = callback
+        self.callback_args = tuple(callback_args or ())
+
+
+def ends_line(value: Any, ignore_none: bool) -> bool:
+    """Say whether a result hands nothing on."""
+    if value is None:
+        return ignore_none
+    return isinstance(value, EmptyTaskOutput) or value is EmptyTaskOutput

@@ -1,0 +1,235 @@
+"""Task: one task's settings, checked once, and its queue names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqspipes import names, options
+from sqspipes.errors import OptionError, SignatureError
+
+#: Threads of one task in one process.
+MOST_WORKERS = 1_000
+
+#: A lease is longer than a client's read timeout and shorter than the five minutes for which a queue knows an
+#: id, so that what a crash leaves behind is handed out again in time for its second hand-off to be recognised.
+SHORTEST_LEASE, LONGEST_LEASE = 5.0, 240.0
+
+#: The default backoff, in seconds: doubling from the first to the longest, half to full jitter.
+FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 300.0
+
+#: Keys that a task takes from the client where it has none of its own, with their checks.
+INHERITED: Mapping[str, Callable[[str, Any], Any]] = {
+    "lease": lambda option, value: options.checked_seconds(option, value, SHORTEST_LEASE, LONGEST_LEASE),
+    "retries": options.checked_retries,
+    "backoff": options.checked_backoff,
+    "non_retryable": options.checked_exceptions,
+    "on_error": lambda option, value: options.checked_choice(option, value, ("retry", "raise")),
+    "strict": options.checked_bool,
+}
+KEYS = ("method", "name", "args", "workers", "priorities", "interval", *INHERITED)
+
+Interval = float | Callable[[], float]
+Backoff = float | Callable[[int, BaseException], float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task: its function, its settings, and the names of its queues.
+
+    ``method`` is a callable, the text ``"package.module:function"``, or None for a task that is only fed and
+    watched here. ``retries`` is None for ever. ``interval`` is None for a task without one.
+    """
+
+    domain: str
+    name: str
+    index: int
+    method: Callable[..., Any] | str | None
+    args: tuple[Any, ...] = ()
+    workers: int = 1
+    priorities: int = 1
+    interval: Interval | None = None
+    lease: float = 60.0
+    retries: int | None = 8
+    backoff: Backoff = None
+    non_retryable: tuple[type[BaseException], ...] = ()
+    on_error: str = "retry"
+    strict: bool = False
+
+    def queue(self, level: int) -> str:
+        """Return the name of the queue of one level."""
+        return names.task_queue(self.domain, self.name, level)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The task's queues, level 0 first; a source has none."""
+        if self.is_source():
+            return ()
+        return tuple(map(self.queue, range(self.priorities)))
+
+    @property
+    def dead_queue(self) -> str:
+        """The name of the dead-letter queue."""
+        return names.dead_queue(self.domain, self.name)
+
+    def level(self, priority: int) -> int:
+        """Return a priority lowered to the highest level there is."""
+        return max(0, min(priority, self.priorities - 1))
+
+    def function(self) -> Callable[..., Any]:
+        """Return the callable, imported if it was given as text."""
+        if self.method is None:
+            raise OptionError(f"task {self.name!r} has no method: it can be put to and watched, not run")
+        return self.method if callable(self.method) else imported(self.name, self.method)
+
+    def is_source(self) -> bool:
+        """Say whether the clock calls this task, and not a message.
+
+        It does for a first task with an interval, or whose signature takes its args but no value before them.
+        A method given as text is not imported to find out.
+        """
+        if self.index != 0 or self.method is None:
+            return False
+        if self.interval is not None:
+            return True
+        if not callable(self.method):
+            return False
+        return _binds(self.method, self.args) and not _binds(self.method, (None, *self.args))
+
+    def check_signature(self) -> None:
+        """Raise ``SignatureError`` if the function cannot take what the pipe will give it."""
+        function = self.function()
+        given = self.args if self.is_source() else ("value", *self.args)
+        if _binds(function, given):
+            return
+        shown = ", ".join(
+            "value" if i == 0 and not self.is_source() else repr(a) for i, a in enumerate(given)
+        )
+        taken = f"{getattr(function, '__name__', self.name)}{inspect.signature(function)}"
+        raise SignatureError(f"task {self.name!r}: {taken} cannot take ({shown})")
+
+    def delay(self, attempt: int, error: BaseException) -> float:
+        """Return the seconds until the call is repeated after its ``attempt``-th failure (1 is the first)."""
+        if self.backoff is None:
+            full = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(attempt - 1, 16))
+            return random.uniform(full / 2, full)
+        seconds = self.backoff(attempt, error) if callable(self.backoff) else self.backoff
+        return options.checked_seconds(f"task {self.name!r}: backoff", seconds)
+
+    def next_interval(self) -> float:
+        """Return the seconds to the next call of a source."""
+        seconds = self.interval() if callable(self.interval) else self.interval or 0.0
+        return options.checked_seconds(f"task {self.name!r}: interval", seconds)
+
+
+def imported(task: str, path: str) -> Callable[..., Any]:
+    """Import ``package.module:function``."""
+    module, _, attribute = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise OptionError(f"task {task!r}: method {path!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise OptionError(f"task {task!r}: method {path!r} is {found!r}: allowed is a callable")
+    return found  # type: ignore[no-any-return]
+
+
+def _binds(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some builtins have none: the call itself will tell
+        return True
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+# From what users write to Tasks
+
+
+def make_tasks(domain: str, given: Any, defaults: Mapping[str, Any]) -> tuple[Task, ...]:
+    """Return the checked tasks of ``register_tasks``; ``defaults`` has the client's inherited options."""
+    if not isinstance(given, list | tuple) or not given:
+        raise options.refuse("tasks", given, "a list of functions and dicts, with at least one")
+    tasks: list[Task] = []
+    for index, one in enumerate(given):
+        task = _make_task(domain, one, index, tasks[-1].priorities if tasks else 1, defaults)
+        if any(task.name == other.name for other in tasks):
+            raise OptionError(
+                f"task {index} is named {task.name!r}, and so is another: give each a name of its own"
+            )
+        tasks.append(task)
+    return tuple(tasks)
+
+
+def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mapping[str, Any]) -> Task:
+    if callable(given) or isinstance(given, str):
+        given = {"method": given}
+    if not isinstance(given, Mapping):
+        raise options.refuse(f"task {index}", given, "a function, 'package.module:function' or a dict")
+    name = _checked_task_name(domain, given, index)
+    says = f"task {name!r}: "
+    for key, value in given.items():
+        if key not in KEYS:
+            hint = options.did_you_mean(key, KEYS)
+            raise OptionError(
+                f"{says}key {key!r} ({value!r}) is not known{hint}: allowed are {', '.join(KEYS)}"
+            )
+    if index and given.get("interval") is not None:
+        raise OptionError(f"{says}interval is {given['interval']!r}: allowed for the first task only")
+    return Task(
+        domain=domain,
+        name=name,
+        index=index,
+        method=_checked_method(f"{says}method", given.get("method")),
+        args=_checked_args(f"{says}args", given.get("args", ())),
+        workers=options.checked_int(f"{says}workers", given.get("workers", 1), 1, MOST_WORKERS),
+        priorities=options.checked_int(
+            f"{says}priorities", given.get("priorities", levels), 1, names.MOST_PRIORITIES
+        ),
+        interval=_checked_interval(f"{says}interval", given.get("interval")),
+        **{key: check(says + key, given.get(key, defaults[key])) for key, check in INHERITED.items()},
+    )
+
+
+def _checked_task_name(domain: str, given: Mapping[str, Any], index: int) -> str:
+    method, name = given.get("method"), given.get("name")
+    if name is None and isinstance(method, str):
+        name = method.rpartition(":")[2].rpartition(".")[2]
+    elif name is None:
+        name = getattr(method, "__name__", None)
+    if name is None:
+        raise OptionError(f"task {index} has no name: give it one, {{'name': ...}}")
+    if name == "<lambda>":
+        raise OptionError(f"task {index} is a lambda, which has no name: give it one, {{'name': ...}}")
+    names.checked_part(f"task {index}: name", name)
+    names.checked_length(f"task {index}: name", domain, name)
+    return str(name)
+
+
+def _checked_method(option: str, method: Any) -> Any:
+    if method is None or callable(method):
+        return method
+    if isinstance(method, str) and all(part.strip() for part in method.partition(":")):
+        return method
+    raise options.refuse(option, method, "a callable or 'package.module:function'")
+
+
+def _checked_args(option: str, args: Any) -> tuple[Any, ...]:
+    if isinstance(args, list | tuple):
+        return tuple(args)
+    raise options.refuse(option, args, "a tuple")
+
+
+def _checked_interval(option: str, interval: Any) -> Any:
+    if interval is None or callable(interval):
+        return interval
+    return options.checked_seconds(option, interval)
