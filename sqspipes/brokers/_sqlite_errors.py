@@ -1,0 +1,19 @@
+"""What SQLite's errors mean for the caller."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqspipes.errors import BrokerError, BrokerUnavailableError
+
+#: What may pass: SQLITE_BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, PROTOCOL.
+#: https://www.sqlite.org/rescode.html
+_PASSING = frozenset({5, 6, 7, 9, 10, 13, 15})
+
+
+def translated(error: sqlite3.Error, address: str) -> BrokerError:
+    """Return the error that the port promises for one of SQLite's."""
+    code = getattr(error, "sqlite_errorcode", None)
+    # Python 3.10 does not tell the code: there the class decides.
+    passing = isinstance(error, sqlite3.OperationalError) if code is None else code & 0xFF in _PASSING
+    return (BrokerUnavailableError if passing else BrokerError)(f"{address}: {error}")

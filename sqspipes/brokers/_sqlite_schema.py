@@ -1,0 +1,114 @@
+"""The file: its tables, and how it is opened.
+
+A message row is written once and never changed. ``ready`` has one row for each group that may be handed out
+now: its oldest message. ``flight`` has a row for each message that was received: its receive count, and its
+lease while it has one. So each step touches a few rows, however many messages wait.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+
+from sqspipes.brokers._sqlite_errors import translated
+from sqspipes.brokers._sqlite_url import Place
+from sqspipes.errors import BrokerError
+
+#: "sqsp": says that a file is ours.
+APPLICATION = 0x73717370
+#: The version of the tables.
+VERSION = 1
+
+#: UPSERT and RETURNING. https://www.sqlite.org/lang_returning.html
+OLDEST_SQLITE = (3, 35, 0)
+
+#: Seconds to wait for a lock that a foreign program holds; our own processes take turns instead.
+_BUSY_SECONDS = 10.0
+
+# - file.last is the last number given to a message: a plain rowid comes again once its table is empty, and
+#   then an old receipt would match a new message.
+# - A queue without a name was deleted or purged; what it held is cleaned up in small transactions.
+# - queue.origin is the queue whose deduplication ids it knows: a purged queue goes on with those it had.
+# - message.lane is a hash of the group; the same number in another queue is another lane.
+_TABLES = """
+CREATE TABLE file(id TEXT NOT NULL, last INTEGER NOT NULL);
+CREATE TABLE queue(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, origin INTEGER, total INTEGER NOT NULL DEFAULT 0,
+    dead TEXT, max_receives INTEGER NOT NULL);
+CREATE TABLE message(
+    seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, lane INTEGER NOT NULL, sent INTEGER NOT NULL,
+    grp TEXT NOT NULL, body TEXT NOT NULL);
+CREATE INDEX message_lane ON message(queue, lane);
+CREATE TABLE ready(
+    queue INTEGER NOT NULL, seq INTEGER NOT NULL, lane INTEGER NOT NULL, PRIMARY KEY(queue, seq)
+    ) WITHOUT ROWID;
+CREATE TABLE flight(
+    seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, lane INTEGER NOT NULL, lease INTEGER,
+    receives INTEGER NOT NULL);
+CREATE INDEX flight_lease ON flight(queue, lease) WHERE lease IS NOT NULL;
+CREATE TABLE seen(
+    seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key BLOB NOT NULL, at INTEGER NOT NULL,
+    UNIQUE(queue, key));
+"""
+
+
+def open_database(place: Place) -> tuple[sqlite3.Connection, str]:
+    """Open the place, make its tables if it is new, and return the connection and the file's own id.
+
+    The caller holds the turnstile.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise BrokerError(f"SQLite is {sqlite3.sqlite_version}: 3.35 or newer is needed")
+    try:
+        connection = _connected(place)
+    except sqlite3.Error as error:
+        raise translated(error, place.address) from error
+    try:
+        return connection, _prepared(connection, place)
+    except sqlite3.Error as error:
+        connection.close()
+        raise translated(error, place.address) from error
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _connected(place: Place) -> sqlite3.Connection:
+    # The real path: a link's lock files would stand beside the link.
+    path = ":memory:" if place.path is None else os.path.realpath(place.path)
+    return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+
+def _prepared(connection: sqlite3.Connection, place: Place) -> str:
+    connection.execute("PRAGMA journal_mode=WAL").fetchall()
+    connection.execute(f"PRAGMA synchronous={place.synchronous}")
+    # Rarer checkpoints cost less in all; the log stays at some 16 MB.
+    connection.execute("PRAGMA wal_autocheckpoint=4000").fetchall()
+    connection.execute("PRAGMA journal_size_limit=67108864").fetchall()
+    connection.execute("PRAGMA cache_size=-65536")
+    connection.execute("PRAGMA temp_store=MEMORY")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _made(connection, place)
+        ((file,),) = connection.execute("SELECT id FROM file").fetchall()
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return str(file)
+
+
+def _made(connection: sqlite3.Connection, place: Place) -> None:
+    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    if (application, tables) == (0, 0):
+        for statement in _TABLES.split(";\n"):
+            connection.execute(statement)
+        connection.execute("INSERT INTO file(id, last) VALUES(?, 0)", (os.urandom(8).hex(),))
+        connection.execute(f"PRAGMA application_id={APPLICATION}")
+        connection.execute(f"PRAGMA user_version={VERSION}")
+    elif application != APPLICATION:
+        raise BrokerError(f"{place.address} is another program's SQLite database")
+    elif version != VERSION:
+        raise BrokerError(f"{place.address} has tables of version {version}, this sqspipes knows {VERSION}")

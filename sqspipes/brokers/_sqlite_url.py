@@ -1,0 +1,76 @@
+"""The URL of an embedded broker, checked once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from sqspipes.errors import OptionError
+
+#: FULL survives a power cut, NORMAL a killed process. https://www.sqlite.org/pragma.html#pragma_synchronous
+SYNCHRONOUS = ("FULL", "NORMAL")
+
+_FORMS = "allowed are sqlite:///relative.db, sqlite:////absolute/path.db and memory://"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the messages are: a file, or memory when ``path`` is None."""
+
+    path: str | None
+    synchronous: str = "FULL"
+
+    @property
+    def url(self) -> str:
+        """The URL by which any process of the machine finds the same place."""
+        if self.path is None:
+            return "memory://"
+        option = "" if self.synchronous == "FULL" else f"?synchronous={self.synchronous}"
+        return self.address + option
+
+    @property
+    def address(self) -> str:
+        """The URL without options."""
+        return "memory://" if self.path is None else f"sqlite:///{quote(self.path)}"
+
+
+def parse(url: str) -> Place:
+    """Return the place that a URL names, its path made absolute."""
+    parts = urlsplit(url)
+    if parts.scheme == "memory":
+        if url != "memory://":
+            raise OptionError(f"broker is {url!r}: a memory:// URL takes no name, path or option")
+        return Place(None)
+    if parts.scheme != "sqlite" or parts.netloc or parts.fragment:
+        raise OptionError(f"broker is {url!r}: {_FORMS}")
+    return Place(_checked_path(url, unquote(parts.path)[1:]), _checked_query(url, parts.query))
+
+
+def _checked_path(url: str, path: str) -> str:
+    if not path or "\0" in path:
+        raise OptionError(f"broker is {url!r}: the path is {path!r}, {_FORMS}")
+    if path == ":memory:":
+        raise OptionError(f"broker is {url!r}: the path is {path!r}, use memory:// for queues in memory")
+    path = os.path.abspath(path)
+    if os.path.isdir(path):
+        raise OptionError(f"broker is {url!r}: the path {path!r} is a directory, allowed is a file")
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise OptionError(
+            f"broker is {url!r}: there is no directory {folder!r}, allowed is a file in one that exists"
+        )
+    return path
+
+
+def _checked_query(url: str, query: str) -> str:
+    synchronous = "FULL"
+    for option, value in parse_qsl(query, keep_blank_values=True):
+        if option != "synchronous":
+            raise OptionError(f"broker is {url!r}: there is no option {option!r}, allowed is synchronous")
+        if value not in SYNCHRONOUS:
+            raise OptionError(
+                f"broker is {url!r}: synchronous is {value!r}, allowed are {' and '.join(SYNCHRONOUS)}"
+            )
+        synchronous = value
+    return synchronous
