@@ -1,0 +1,213 @@
+"""SqsBroker: AWS SQS FIFO queues, or any server that speaks the same."""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqspipes.brokers._sqs_addresses import Addresses
+from sqspipes.brokers._sqs_calls import Account, Calls, PollCutError
+from sqspipes.brokers._sqs_declare import Declaration
+from sqspipes.brokers._sqs_errors import RefusedError, entry_answer
+from sqspipes.brokers.base import (
+    OK,
+    Answer,
+    Broker,
+    Depth,
+    Entry,
+    Kind,
+    Limits,
+    QueueSpec,
+)
+from sqspipes.errors import OptionError, QueueMissingError
+from sqspipes.message import Delivery
+
+_logger = logging.getLogger(__name__)
+
+_COUNTS = "ApproximateNumberOfMessages"
+_DELAYED = "ApproximateNumberOfMessagesDelayed"
+_IN_FLIGHT = "ApproximateNumberOfMessagesNotVisible"
+_ASKED_FOR = ["ApproximateReceiveCount", "MessageGroupId", "SentTimestamp"]
+
+
+class SqsBroker(Broker):
+    """FIFO queues of AWS SQS.
+
+    Credentials are ``aws_key`` and ``aws_secret``, or those of a boto3 ``session``, or what boto3 finds;
+    ``endpoint_url``, or ``AWS_ENDPOINT_URL_SQS``, leads to an SQS-compatible server.
+    """
+
+    #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+    limits = Limits(exact=False, clean_interrupt=False, linger=0.05, requests_in_flight=4)
+
+    def __init__(
+        self,
+        url: str = "sqs://",
+        *,
+        aws_key: str | None = None,
+        aws_secret: str | None = None,
+        aws_region: str | None = None,
+        endpoint_url: str | None = None,
+        session: Any = None,
+    ) -> None:
+        if url != "sqs://":
+            raise OptionError(
+                f"broker is {url!r}: allowed is sqs://, region and endpoint are options of their own"
+            )
+        self.url = url
+        self._calls = Calls(Account(aws_key, aws_secret, aws_region, endpoint_url, session))
+        self._addresses = Addresses(self._calls)
+        self._told: set[str] = set()
+
+    def __repr__(self) -> str:
+        return f"SqsBroker({self.url!r})"
+
+    def declare(self, specs: Sequence[QueueSpec], *, create: bool = True) -> None:
+        lines = Declaration(self._calls, self._addresses, create=create).run(specs)
+        new = [line for line in lines if line not in self._told]
+        self._told.update(new)
+        if new:
+            _logger.warning(
+                "existing queues have other settings, and are used as they are. %s",
+                ". ".join(new),
+            )
+
+    def send(self, queue: str, entries: Sequence[Entry]) -> list[Answer]:
+        params = [
+            {
+                "MessageBody": entry.body,
+                "MessageGroupId": entry.group,
+                "MessageDeduplicationId": entry.id,
+            }
+            for entry in entries
+        ]
+        return self._batch("SendMessageBatch", queue, params)
+
+    def ack(self, queue: str, receipts: Sequence[str]) -> list[Answer]:
+        return self._batch(
+            "DeleteMessageBatch",
+            queue,
+            [{"ReceiptHandle": receipt} for receipt in receipts],
+        )
+
+    def extend(self, queue: str, leases: Sequence[tuple[str, float]]) -> list[Answer]:
+        params = [
+            {"ReceiptHandle": receipt, "VisibilityTimeout": _seconds(seconds)} for receipt, seconds in leases
+        ]
+        return self._batch("ChangeMessageVisibilityBatch", queue, params)
+
+    def receive(self, queue: str, *, count: int, wait: float, lease: float, attempt: str) -> list[Delivery]:
+        params = {
+            "MaxNumberOfMessages": min(count, self.limits.entries),
+            "WaitTimeSeconds": min(round(wait), int(self.limits.longest_wait)),
+            "VisibilityTimeout": _seconds(lease),
+            "ReceiveRequestAttemptId": attempt,
+            "MessageSystemAttributeNames": _ASKED_FOR,
+        }
+        try:
+            answer = self._poll(queue, params)
+        except PollCutError:
+            # What the server gave to the cut poll it gives again to the same attempt.
+            answer = self._call("ReceiveMessage", queue, {**params, "WaitTimeSeconds": 0})
+        return [_delivery(queue, message) for message in answer.get("Messages", ())]
+
+    def depth(self, queue: str) -> Depth:
+        answer = self._call(
+            "GetQueueAttributes",
+            queue,
+            {"AttributeNames": [_COUNTS, _DELAYED, _IN_FLIGHT]},
+        )
+        counts = {name: int(value) for name, value in answer["Attributes"].items()}
+        return Depth(counts.get(_COUNTS, 0) + counts.get(_DELAYED, 0), counts.get(_IN_FLIGHT, 0))
+
+    def message_bytes(self, queue: str) -> int:
+        return self._addresses.message_bytes(queue, self.limits.message_bytes)
+
+    def names(self, prefix: str) -> list[str]:
+        names: list[str] = []
+        # Without MaxResults SQS ends after 1,000 queues and does not say so.
+        params: dict[str, Any] = {"MaxResults": 1_000, "QueueNamePrefix": prefix}
+        while True:
+            answer = self._calls.call("ListQueues", params)
+            names += (url.rpartition("/")[2] for url in answer.get("QueueUrls", ()))
+            if not answer.get("NextToken"):
+                return [name for name in names if name.startswith(prefix)]
+            params["NextToken"] = answer["NextToken"]
+
+    def queue_url(self, queue: str) -> str:
+        return self._addresses.url(queue)
+
+    def purge(self, queue: str) -> None:
+        self._call("PurgeQueue", queue, {})
+
+    def delete(self, queue: str) -> None:
+        try:
+            self._calls.call("DeleteQueue", {"QueueUrl": self._addresses.url(queue)}, queue=queue)
+        except QueueMissingError:
+            _logger.debug("queue %s was not there to be deleted", queue)
+        self._addresses.forget(queue)
+
+    def interrupt(self) -> None:
+        self._calls.interrupt()
+
+    def close(self) -> None:
+        self._calls.close()
+
+    def _call(self, action: str, queue: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Call with a queue's URL; a queue that is missing is asked for again next time."""
+        url = self._addresses.url(queue)
+        try:
+            return self._calls.call(action, {"QueueUrl": url, **params}, queue=queue)
+        except QueueMissingError as error:
+            raise self._addresses.lost(error) from error
+
+    def _poll(self, queue: str, params: dict[str, Any]) -> dict[str, Any]:
+        url = self._addresses.url(queue)
+        try:
+            return self._calls.poll({"QueueUrl": url, **params}, queue=queue)
+        except QueueMissingError as error:
+            raise self._addresses.lost(error) from error
+        except RefusedError as error:
+            if error.code != "InvalidParameterValue":
+                raise
+        # SQS refuses an attempt id when it cannot replay the answer, for one after a throttled receive. What
+        # that one took comes back when its lease ends.
+        fresh = {**params, "QueueUrl": url, "ReceiveRequestAttemptId": uuid.uuid4().hex}
+        return self._calls.poll(fresh, queue=queue)
+
+    def _batch(self, action: str, queue: str, entries: Sequence[dict[str, Any]]) -> list[Answer]:
+        """Call with entries that are numbered, and return the answer to each."""
+        numbered = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
+        try:
+            result = self._call(action, queue, {"Entries": numbered})
+        except RefusedError as error:
+            if error.code == "BatchRequestTooLong" and len(entries) == 1:
+                return [Answer(Kind.NEVER, str(error))]
+            raise
+        answers = [Answer(Kind.AGAIN, "SQS did not answer for this entry")] * len(entries)
+        for done in result.get("Successful", ()):
+            answers[int(done["Id"])] = OK
+        for failed in result.get("Failed", ()):
+            answers[int(failed["Id"])] = entry_answer(action, failed)
+        return answers
+
+
+def _seconds(lease: float) -> int:
+    """Whole seconds: a lease never ends sooner than asked for."""
+    return min(math.ceil(lease), int(SqsBroker.limits.longest_lease))
+
+
+def _delivery(queue: str, message: Mapping[str, Any]) -> Delivery:
+    attributes = message.get("Attributes", {})
+    return Delivery(
+        queue=queue,
+        id=message["MessageId"],
+        receipt=message["ReceiptHandle"],
+        receives=int(attributes.get("ApproximateReceiveCount", 1)),
+        body=message["Body"],
+        group=attributes.get("MessageGroupId", message["MessageId"]),
+        sent=int(attributes.get("SentTimestamp", 0)) / 1000,
+    )

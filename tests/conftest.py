@@ -1,0 +1,98 @@
+"""What all tests share: three brokers, an emulator for the one that is a service, names of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqspipes.brokers import open_broker
+from sqspipes.brokers.base import Broker
+from tests.contract.differences import reasons
+from tests.servers import Ministack, Proxy
+
+BROKERS = ("memory", "sqlite", "sqs")
+
+
+@pytest.fixture(scope="session")
+def ministack() -> Iterator[Ministack]:
+    """The SQS emulator, started once; without it the tests that need it fail."""
+    server = Ministack()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def proxy(ministack: Ministack) -> Iterator[Proxy]:
+    """A proxy before the emulator, for one test."""
+    with contextlib.closing(Proxy(ministack.url)) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def domain() -> str:
+    """A domain that no other test has: tests may share a server."""
+    return f"test_{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def broker_arguments(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], dict[str, Any]]:
+    """A function from a broker's name to the keyword arguments of TaskClient that lead to it."""
+
+    def arguments(name: str) -> dict[str, Any]:
+        if name == "memory":
+            return {"broker": "memory://"}
+        if name == "sqlite":
+            return {"broker": f"sqlite:///{tmp_path}/pipe.db"}
+        server: Ministack = request.getfixturevalue("ministack")
+        return {"broker": "sqs://", "endpoint_url": server.url, **AWS}
+
+    return arguments
+
+
+#: An account that only the emulator knows.
+AWS = {"aws_key": "x", "aws_secret": "x", "aws_region": "us-west-2"}
+
+MakeBroker = Callable[..., Broker]
+
+
+@pytest.fixture
+def make_broker(broker_arguments: Callable[[str], dict[str, Any]]) -> Iterator[MakeBroker]:
+    """``make_broker("sqlite")`` opens one more broker on the test's store; all are closed after the test."""
+    with contextlib.ExitStack() as opened:
+
+        def make(name: str, **others: Any) -> Broker:
+            arguments = {**broker_arguments(name), **others}
+            broker = open_broker(arguments.pop("broker"), **arguments)
+            opened.callback(broker.close)
+            return broker
+
+        yield make
+
+
+@pytest.fixture(params=BROKERS)
+def broker_name(request: pytest.FixtureRequest) -> str:
+    """Each broker's name in turn; a difference that is declared is expected, strictly."""
+    name: str = request.param
+    reason = reasons(request.node.originalname).get(name)
+    if reason:
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    return name
+
+
+@pytest.fixture
+def broker(broker_name: str, make_broker: MakeBroker) -> Broker:
+    """Each broker in turn, with nothing in it that the test did not put there."""
+    return make_broker(broker_name)
+
+
+@pytest.fixture
+def pipe_broker(broker_name: str, broker_arguments: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Keyword arguments of TaskClient for each broker in turn."""
+    return broker_arguments(broker_name)

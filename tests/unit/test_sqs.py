@@ -1,0 +1,138 @@
+"""What only SQS does: the requests that calls become, and polls. What all brokers do is in contract."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from sqspipes.brokers.base import Broker
+from sqspipes.errors import (
+    BrokerClosedError,
+    BrokerUnavailableError,
+)
+from tests.conftest import MakeBroker
+from tests.contract.steps import PATIENCE, bodies, in_thread, made, put, take
+from tests.servers import (
+    Proxy,
+    changed_request,
+    error,
+    lost_answer,
+)
+
+
+@pytest.fixture
+def broker(make_broker: MakeBroker, proxy: Proxy) -> Broker:
+    """A broker behind the proxy."""
+    return make_broker("sqs", endpoint_url=proxy.url)
+
+
+def test_receive_says_all_that_it_wants(broker: Broker, proxy: Proxy, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    broker.receive(queue, count=7, wait=0.6, lease=4.2, attempt="my-attempt")
+    (request,) = proxy.requests("ReceiveMessage")
+    asked = request.json
+    assert (asked["MaxNumberOfMessages"], asked["WaitTimeSeconds"], asked["VisibilityTimeout"]) == (7, 1, 5)
+    assert asked["ReceiveRequestAttemptId"] == "my-attempt"
+    attributes = {"ApproximateReceiveCount", "MessageGroupId", "SentTimestamp"}
+    assert attributes <= set(asked["MessageSystemAttributeNames"])
+
+
+def test_batch_is_one_request(broker: Broker, proxy: Proxy, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    proxy.forget()
+    put(broker, queue, *"abcdefghij")
+    deliveries = take(broker, queue)
+    broker.extend(queue, [(delivery.receipt, 30) for delivery in deliveries])
+    broker.ack(queue, [delivery.receipt for delivery in deliveries])
+    actions = ("SendMessageBatch", "ReceiveMessage", "ChangeMessageVisibilityBatch", "DeleteMessageBatch")
+    assert proxy.counts == dict.fromkeys(actions, 1)
+
+
+def test_failed_request_is_not_repeated_in_secret(broker: Broker, proxy: Proxy, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    proxy.always("SendMessageBatch", error(503, "ServiceUnavailable"))
+    with pytest.raises(BrokerUnavailableError):
+        put(broker, queue, "a")
+    assert proxy.counts["SendMessageBatch"] == 1
+
+
+def test_requests_share_a_connection(broker: Broker, domain: str, proxy: Proxy) -> None:
+    (queue,) = made(broker, domain)
+    for i in range(5):
+        put(broker, queue, f"m{i}")
+    assert proxy.connections_made == 1
+
+
+def test_idle_connection_that_was_cut_is_replaced(broker: Broker, proxy: Proxy, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    put(broker, queue, "a")
+    assert len(take(broker, queue)) == 1
+    proxy.cut()
+    put(broker, queue, "b")
+    assert bodies(take(broker, queue)) == ["b"]
+
+
+def test_names_turns_every_page(broker: Broker, proxy: Proxy, domain: str) -> None:
+    queues = made(broker, domain, *"abcde")
+    proxy.always("ListQueues", changed_request(lambda asked: {**asked, "MaxResults": 2}))
+    assert sorted(broker.names(domain)) == queues
+    assert proxy.counts["ListQueues"] == 3
+
+
+def test_importing_sqspipes_imports_no_boto3() -> None:
+    code = "import sqspipes.brokers, sys; sys.exit('boto3' in sys.modules or 'botocore' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_cut_poll_asks_for_what_the_server_gave_it(broker: Broker, proxy: Proxy, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    arrived = threading.Event()
+
+    def signal(request: Any, forward: Any) -> Any:
+        arrived.set()
+        return forward(request)
+
+    proxy.plan("ReceiveMessage", signal)
+    poll = in_thread(lambda: broker.receive(queue, count=5, wait=20, lease=30, attempt="my-attempt"))
+    assert arrived.wait(PATIENCE)
+    broker.interrupt()
+    assert poll.result(5) == []
+    first, second = [request.json for request in proxy.requests("ReceiveMessage")]
+    assert second == {**first, "WaitTimeSeconds": 0}
+
+
+def test_attempt_that_cannot_be_replayed_is_replaced(broker: Broker, proxy: Proxy, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    put(broker, queue, "a")
+    proxy.plan("ReceiveMessage", error(400, "InvalidParameterValue", "the receive call is not retryable"))
+    assert bodies(take(broker, queue)) == ["a"]
+    first, second = [request.json["ReceiveRequestAttemptId"] for request in proxy.requests("ReceiveMessage")]
+    assert first != second
+
+
+def test_cut_connection_is_an_outage_and_no_interrupt(broker: Broker, proxy: Proxy, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    proxy.plan("ReceiveMessage", lost_answer)
+    with pytest.raises(BrokerUnavailableError):
+        take(broker, queue)
+    assert proxy.counts["ReceiveMessage"] == 1
+
+
+def test_close_ends_open_polls(broker: Broker, proxy: Proxy, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    arrived = threading.Event()
+
+    def signal(request: Any, forward: Any) -> Any:
+        arrived.set()
+        return forward(request)
+
+    proxy.plan("ReceiveMessage", signal)
+    poll = in_thread(lambda: take(broker, queue, wait=20))
+    assert arrived.wait(PATIENCE)
+    broker.close()
+    with pytest.raises(BrokerClosedError):
+        poll.result(5)
