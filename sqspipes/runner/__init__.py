@@ -1,0 +1,1 @@
+"""The engine: one module per box of the picture in ``sqspipes``."""

@@ -1,0 +1,243 @@
+"""Batcher: gathers what is to be asked of one queue into full requests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqspipes.brokers.base import Answer, Kind, Limits
+from sqspipes.errors import BrokerUnavailableError
+from sqspipes.runner.outage import Outage, pause
+
+#: Seconds after which a thread with nothing to do ends; the next item starts another.
+IDLE_SECONDS = 5.0
+
+#: Seconds that a request which is due waits at most for the one under way, gathering more: one that hangs must
+#: not hold up the rest.
+MOST_GATHERING_SECONDS = 0.2
+
+#: What may wait in one batcher before ``wait_for_room`` blocks.
+MOST_WAITING_ITEMS, MOST_WAITING_BYTES = 1_000, 16 * 1_048_576
+
+
+class Item:
+    """One entry of a request to come, which waits ``linger`` seconds at most for the request to be full.
+
+    Items with one ``key`` are asked one after the other, in order.
+    """
+
+    __slots__ = ("due", "key", "linger", "payload", "size", "tries")
+
+    def __init__(self, payload: Any, key: str | None = None, size: int = 0, linger: float = 0.0) -> None:
+        self.payload = payload
+        self.key = key
+        self.size = size
+        self.linger = linger
+        self.tries = 0
+        self.due = 0.0
+
+
+class Batcher:
+    """A queue of items, and the threads that turn them into requests.
+
+    A request takes what has gathered while the last one was under way. It leaves when it is full, or when one of
+    its items is due and no other request is under way. A request holds at most one item of a key, and a key is in one
+    request at a time: entries of a request fail one by one, and nothing could repair an overtaking.
+
+    ``request`` asks the broker; ``answered`` gets each item with its final answer, in a thread of the batcher;
+    ``died`` gets what the batcher cannot survive.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        request: Callable[[Sequence[Any]], list[Answer]],
+        answered: Callable[[Any, Answer], None],
+        died: Callable[[str, BaseException], None],
+        outage: Outage,
+        limits: Limits,
+    ) -> None:
+        self.name = name
+        self._request = request
+        self._answered = answered
+        self._died = died
+        self._outage = outage
+        self._limits = limits
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # there may be something to ask
+        self._eased = threading.Condition(lock)  # less waits than before
+        self._ready: deque[Item] = deque()  # may be asked now
+        self._behind: dict[
+            str, deque[Item]
+        ] = {}  # keys with an item ready or under way, and what waits for it
+        self._items = 0
+        self._bytes = 0
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._asking = 0  # requests under way
+        self._due = 0.0
+        self._paused_until = 0.0
+        self._closing = False
+        self._aborted = False
+
+    def add(self, item: Item) -> None:
+        """Queue an item; never blocks."""
+        item.due = time.monotonic() + item.linger
+        with self._changed:
+            self._items += 1
+            self._bytes += item.size
+            self._queue(item)
+            full = len(self._ready) >= self._limits.entries
+            if self._idle and (full or len(self._ready) == 1 or item.due < self._due):
+                self._changed.notify()
+            elif not self._idle:
+                self._start_thread()
+
+    def wait_for_room(self) -> bool:
+        """Block while too much waits; False when the batcher was aborted meanwhile."""
+        with self._changed:
+            while not self._aborted and (
+                self._items >= MOST_WAITING_ITEMS or self._bytes >= MOST_WAITING_BYTES
+            ):
+                self._eased.wait()
+            return not self._aborted
+
+    def close(self, deadline: float) -> bool:
+        """Ask for all that waits and end; False if it was not done by ``deadline`` (monotonic) and is given up."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+            while self._items and not self._aborted and (left := deadline - time.monotonic()) > 0:
+                self._eased.wait(left)
+            finished = self._items == 0
+            self._aborted = True
+            self._changed.notify_all()
+            self._eased.notify_all()
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return finished
+
+    def _queue(self, item: Item) -> None:
+        if item.key is not None:
+            behind = self._behind.get(item.key)
+            if behind is not None:
+                behind.append(item)
+                return
+            self._behind[item.key] = deque()
+        self._ready.append(item)
+
+    def _start_thread(self) -> None:
+        if len(self._threads) >= self._limits.requests_in_flight or self._aborted:
+            return
+        thread = threading.Thread(target=self._work, name=f"sqspipes {self.name}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        try:
+            while items := self._next_request():
+                self._ask(items)
+                self._asked()
+        except BaseException as error:
+            with self._changed:
+                self._aborted = True
+                self._threads.discard(threading.current_thread())
+                self._changed.notify_all()
+                self._eased.notify_all()
+            self._died(self.name, error)
+
+    def _next_request(self) -> list[Item]:
+        """Wait for a request's worth of items and take them; empty when there is nothing more to do."""
+        with self._changed:
+            idle_until = time.monotonic() + IDLE_SECONDS
+            while not self._aborted:
+                now = time.monotonic()
+                wait = self._seconds_to_wait(now)
+                if wait <= 0:
+                    return self._take()
+                if not self._ready and (now >= idle_until or (self._closing and not self._items)):
+                    break
+                self._idle += 1
+                self._changed.wait(wait)
+                self._idle -= 1
+            self._threads.discard(threading.current_thread())
+            return []
+
+    def _seconds_to_wait(self, now: float) -> float:
+        if now < self._paused_until:
+            return self._paused_until - now
+        if not self._ready:
+            return IDLE_SECONDS
+        if len(self._ready) >= self._limits.entries or self._closing:
+            return 0.0
+        self._due = min(item.due for item in self._ready)
+        return self._due - now + (MOST_GATHERING_SECONDS if self._asking else 0.0)
+
+    def _take(self) -> list[Item]:
+        taken: list[Item] = []
+        size = 0
+        while self._ready and len(taken) < self._limits.entries:
+            if taken and size + self._ready[0].size > self._limits.request_bytes:
+                break
+            item = self._ready.popleft()
+            size += item.size
+            taken.append(item)
+        self._asking += 1
+        if self._ready and self._idle:
+            self._changed.notify()
+        elif len(self._ready) >= self._limits.entries:
+            self._start_thread()
+        return taken
+
+    def _asked(self) -> None:
+        """Let what has gathered meanwhile go."""
+        with self._changed:
+            self._asking -= 1
+            if self._ready and self._idle:
+                self._changed.notify()
+
+    def _ask(self, items: list[Item]) -> None:
+        try:
+            answers = self._request([item.payload for item in items])
+        except BrokerUnavailableError as error:
+            tries = max(item.tries for item in items) + 1
+            self._repeat(items, self._outage.failed(self.name, error, tries))
+            return
+        self._outage.succeeded(self.name)
+        again = [item for item, answer in zip(items, answers, strict=True) if answer.kind is Kind.AGAIN]
+        for item, answer in zip(items, answers, strict=True):
+            if answer.kind is not Kind.AGAIN:
+                self._answered(item.payload, answer)
+                self._release(item)
+        if again:
+            self._repeat(again, pause(max(item.tries for item in again) + 1))
+
+    def _repeat(self, items: list[Item], seconds: float) -> None:
+        """Put items back to the front, in order, after a pause."""
+        with self._changed:
+            for item in reversed(items):
+                item.tries += 1
+                self._ready.appendleft(item)
+            self._paused_until = time.monotonic() + seconds
+            self._changed.notify()
+
+    def _release(self, item: Item) -> None:
+        """Count an item as over, and let the next one of its key go."""
+        with self._changed:
+            self._items -= 1
+            self._bytes -= item.size
+            if item.key is not None:
+                behind = self._behind[item.key]
+                if behind:
+                    self._ready.append(behind.popleft())
+                    if len(self._ready) == 1 and self._idle:
+                        self._changed.notify()
+                else:
+                    del self._behind[item.key]
+            self._eased.notify_all()
+            if self._closing and not self._items:
+                self._changed.notify_all()

@@ -1,0 +1,404 @@
+"""Dispatcher: one task of a run. Takes in what was received, has it called in lane order, settles what it became."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from sqspipes import message as messages
+from sqspipes.brokers.base import Broker, Entry
+from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
+from sqspipes.message import Delivery, Message
+from sqspipes.runner import calls
+from sqspipes.runner.calls import Plan
+from sqspipes.runner.executor import Call, Emission, Ending, Executor, Outcome, ThreadExecutor
+from sqspipes.runner.gate import Gate
+from sqspipes.runner.held import Held, Origin
+from sqspipes.runner.lanes import Lanes
+from sqspipes.runner.leases import Leases
+from sqspipes.runner.letter import as_received, letter_entry
+from sqspipes.runner.pace import Pace
+from sqspipes.runner.settler import Abandoned, Settler
+from sqspipes.runner.stream import Stream
+from sqspipes.task import Task
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which a body of a newer format is given back the first time, doubling with each receive, so that
+#: it outlasts a slow roll-out without reaching the broker's own limit of receives.
+NEWER_FORMAT_SECONDS = 30.0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What one task did in this run: calls that succeeded, failed attempts, dead letters."""
+
+    done: int = 0
+    failed: int = 0
+    dead: int = 0
+
+
+@dataclass(slots=True)
+class Shared:
+    """The parts that the dispatchers of one run share."""
+
+    broker: Broker
+    leases: Leases
+    settler: Settler
+    gate: Gate
+    stream: Stream | None
+    died: Callable[[str, BaseException], None]
+    raised: Callable[[BaseException], None]
+    tick: Callable[[], None]
+    quiet: Callable[[], None]  #: told of each call that ends during a stop
+    heard: threading.Event = field(default_factory=threading.Event)
+
+
+class Dispatcher:
+    """Everything about one task in one run. It is the engine that its executor talks to."""
+
+    def __init__(self, plan: Plan, shared: Shared, *, streams: bool) -> None:
+        self.task: Task = plan.task
+        self.counts = Counts()
+        self.lock = threading.RLock()
+        self.room = threading.Condition(self.lock)  #: there is room to receive into
+        self.lanes = Lanes(plan.task.priorities)
+        self.pace = Pace(plan.task.workers)
+        self.settling = 0
+        self.stopping = False
+        self._abandoned = False
+        self._plan = plan
+        self._shared = shared
+        self._stream = shared.stream if streams else None
+        self._running: dict[Held, float] = {}
+        self._ending = 0
+        self._refused: Held | None = None
+        self._suspects: dict[str, int] = {}
+        self.executor: Executor = ThreadExecutor(
+            plan.task.name, plan.task.workers, lambda held: calls.perform(plan, held, self), self, shared.died
+        )
+
+    # From the intake
+
+    def take(self, level: int, deliveries: Sequence[Delivery], received: float) -> bool:
+        """Take in what a receive gave; what is held or was handed on here already is no second call.
+
+        Returns whether some of it was put with a group.
+        """
+        leases, lease = self._shared.leases, self.task.lease
+        new: list[Held] = []
+        blocked: set[str] = set()  # groups whose first message was given back: the rest would overtake it
+        for delivery in deliveries:
+            if delivery.group in blocked:
+                self._shared.settler.give_back_delivery(delivery)
+            elif leases.renew(delivery, received, lease):
+                continue
+            elif leases.was_handed_on(delivery):
+                self._shared.settler.acknowledge_delivery(delivery)
+            elif (message := self._read(delivery)) is None:
+                blocked.add(delivery.group)
+            else:
+                new.append(Held(delivery, message, level, lease, received))
+        self._shared.heard.set()
+        leases.hold(new)
+        with self.lock:
+            stopping = self.stopping
+            for held in new:
+                if held.suspect:
+                    self._count_suspect(held, 1)
+                if not stopping:
+                    self.lanes.add(held)
+        if stopping:
+            for held in new:
+                self._shared.settler.give_back(held)
+        elif new:
+            self._shared.tick()
+            self.pump()
+        return any(held.message.group is not None for held in new)
+
+    def _read(self, delivery: Delivery) -> Message | None:
+        """Return a delivery's message; one that cannot be read goes through its lane to the dead letters."""
+        try:
+            return messages.decode(delivery)
+        except NewerFormatError as error:
+            delay = min(
+                self._shared.broker.limits.longest_lease, NEWER_FORMAT_SECONDS * 2 ** (delivery.receives - 1)
+            )
+            logger.warning(
+                "%s: message %s given back for %.0f s: %s", self.task.name, delivery.id, delay, error
+            )
+            self._shared.settler.give_back_delivery(delivery, delay)
+            return None
+        except DecodingError:
+            return messages.foreign(delivery, raw=delivery.body)
+
+    # Lanes to executor
+
+    def pump(self) -> None:
+        """Start as many calls as there are free slots and ready lanes."""
+        while unreadable := self._start_calls():
+            for held in unreadable:
+                self._bury_unreadable(held)
+
+    def _start_calls(self) -> list[Held]:
+        """Start calls; return the messages at the head of their lanes that no call can be made for."""
+        unreadable: list[Held] = []
+        with self.lock:
+            while not self.stopping and self.running < self.executor.slots:
+                # A suspect that the gate refused is asked for first: it keeps all others out meanwhile.
+                held = self._refused or self.lanes.peek()
+                if held is None:
+                    break
+                if not self._shared.leases.alive(held):
+                    self._drop_lost(held)
+                elif held.message.raw is not None:
+                    self.lanes.start(held)
+                    unreadable.append(held)
+                elif self._shared.gate.enter(held):
+                    self._refused = None
+                    self.lanes.start(held)
+                    self._running[held] = time.monotonic()
+                    self.executor.start(Call((held,)))
+                else:
+                    self._refused = held if held.suspect else None
+                    break
+            self._announce_room()
+        return unreadable
+
+    def wake(self, now: float) -> float | None:
+        """Make parked messages ready whose backoff is over; return when the next one is due."""
+        with self.lock:
+            woken = self.lanes.wake(now)
+            due = self.lanes.next_wake()
+        if woken:
+            self.pump()
+        return due
+
+    # From the executor: the Engine port
+
+    def emit(self, origin: Origin, emission: Emission) -> None:
+        """Pass one output on to the next queue, and then to whoever iterates over this run's results."""
+        if self._abandoned:
+            raise Abandoned
+        stream, target = self._stream, emission.task
+        if stream is not None:
+            stream.wait_for_room()
+        if target is None:
+            if stream is not None:
+                self._shared.settler.expect(origin)
+                stream.offer(origin, emission.value)
+            return
+        parent = origin.message if isinstance(origin, Held) else None
+        task = self._plan.tasks[target]
+        message = Message(
+            id=emission.id,
+            value=emission.value,
+            group=emission.group,
+            priority=task.level(emission.priority),
+            first_put=parent.first_put if parent else time.time(),
+            extra=parent.extra if parent else {},
+        )
+        queue = task.queue(message.priority)
+        body = messages.encode(message, emission.text)
+        self._check_size(body, queue)
+        arrived = None if stream is None else lambda: stream.offer(origin, emission.value)
+        entry = Entry(body, message.lane, messages.legal(message.id))
+        self._shared.settler.send(origin, queue, entry, arrived)
+
+    def flush(self, origin: Origin) -> None:
+        """Wait until all that was emitted so far is safe."""
+        self._shared.settler.flush(origin)
+
+    def done(self, call: Call, outcomes: Sequence[Outcome]) -> None:
+        """Settle a call: acknowledge, park for the next try, or bury."""
+        for held, outcome in zip(call.messages, outcomes, strict=True):
+            with self.lock:
+                abandoned = self._abandoned
+                seconds = time.monotonic() - self._running.pop(held)
+                self._ending += 1
+                self.pace.called(seconds, ok=outcome.ending is Ending.DONE)
+                self.counts.done += outcome.ending is Ending.DONE
+                self.counts.failed += outcome.ending is not Ending.DONE
+            if not abandoned:
+                self._end(held, outcome, seconds)
+            with self.lock:
+                self._ending -= 1
+            self._shared.gate.leave(held)
+        if self.stopping:
+            self._shared.quiet()
+        self.pump()
+
+    def abandoned(self, call: Call) -> None:
+        """Note a call that ended because its run had given it up."""
+        with self.lock:
+            for held in call.messages:
+                self._running.pop(held, None)
+        for held in call.messages:
+            self._shared.gate.leave(held)
+        self._shared.quiet()
+
+    def _end(self, held: Held, outcome: Outcome, seconds: float) -> None:
+        if outcome.ending is Ending.DONE:
+            logger.debug("%s %s done in %.3f s", self.task.name, held.message.id, seconds)
+            self._finish(held)
+        elif outcome.ending is Ending.DEAD and outcome.death is not None:
+            self._bury(held, outcome.death, outcome.error)
+        else:
+            held.failures += 1
+            self._try_again(held, outcome)
+
+    def _try_again(self, held: Held, outcome: Outcome) -> None:
+        error = outcome.error or RuntimeError("failed")
+        retries = "no limit" if self.task.retries is None else self.task.retries + 1
+        logger.warning(
+            "%s %s failed, attempt %d of %s, again in %.1f s: %s",
+            self.task.name, held.message.id, held.failures, retries, outcome.delay, calls.describe(error),
+        )  # fmt: skip
+        logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=error)
+        if outcome.ending is Ending.RAISE:
+            self._shared.raised(error)
+        held.message = as_received(held)
+        with self.lock:
+            self.stopping |= outcome.ending is Ending.RAISE
+            self.lanes.park(held, self._shared.leases.clock.now() + outcome.delay)
+            if not self._shared.leases.alive(held):
+                self._drop_lost(held)
+            elif self.stopping:
+                self._give_back(self.lanes.drop(held))
+        self._shared.tick()
+
+    # To the settler, and from it
+
+    def _finish(self, held: Held) -> None:
+        """Let the lane go on and have the message acknowledged when its outputs are safe."""
+        with self.lock:
+            self.lanes.finish(held)
+            self.settling += 1
+        self._shared.settler.finish(held)
+
+    def _bury(self, held: Held, death: messages.Death, error: BaseException | None) -> None:
+        self._send_letter(held, death, error)
+        self._finish(held)
+
+    def _bury_unreadable(self, held: Held) -> None:
+        error = DecodingError("the body holds a raw text in place of a value")
+        try:
+            messages.decode(held.delivery)
+        except DecodingError as reason:
+            error = reason
+        self._bury(held, calls.death(self.task, error, held.failures + 1), error)
+
+    def _send_letter(self, held: Held, death: messages.Death, error: BaseException | None) -> None:
+        with self.lock:
+            self.counts.dead += 1
+        logger.error(
+            "%s %s is a dead letter after %d attempts: %s: %s; see client.dead_letters(%r)",
+            self.task.name, held.message.id, death.attempts, death.error_type, death.error, self.task.name,
+            exc_info=error,
+        )  # fmt: skip
+        held.buried = True
+        entry = letter_entry(self.task, held, death, self._shared.broker.message_bytes(self.task.dead_queue))
+        self._shared.settler.send(held, self.task.dead_queue, entry)
+
+    def refused(self, held: Held) -> None:
+        """Bury a message one of whose outputs its queue will never take."""
+        reason, held.refused = held.refused, None
+        if held.buried:
+            logger.error("%s %s: its dead letter was refused: %s", self.task.name, held.message.id, reason)
+            self._shared.settler.give_back(held, held.lease)
+            return
+        held.done = False
+        death = calls.death(self.task, TooLargeError(f"an output was refused: {reason}"), held.failures + 1)
+        self._send_letter(held, death, None)
+        self._shared.settler.finish(held)
+
+    def settled(self, held: Held) -> None:
+        """Free the room of a message that is not held any more."""
+        with self.lock:
+            if held.done:
+                self.settling -= 1
+            if held.suspect:
+                self._count_suspect(held, -1)
+            if self._refused is held:
+                self._refused = None
+            self._announce_room()
+        if held.suspect:
+            self._shared.gate.forget(held)
+
+    def lost(self, held: Held) -> None:
+        """Note a lease that another process may have by now."""
+        held.lost = True
+        logger.warning("%s %s: its lease was lost", self.task.name, held.message.id)
+        with self.lock:
+            self._drop_lost(held)
+
+    def _drop_lost(self, held: Held) -> None:
+        """Leave a lost message that does not run to the broker, with what waits behind it."""
+        self._give_back(self.lanes.drop(held))
+
+    def _give_back(self, helds: Sequence[Held]) -> None:
+        for held in helds:
+            self._shared.settler.give_back(held)
+
+    def _check_size(self, body: str, queue: str) -> None:
+        most = self._shared.broker.message_bytes(queue) - messages.LETTER_BYTES
+        if len(body) > most:
+            raise TooLargeError(
+                f"result of {self.task.name} is too large: {len(body):,} bytes as a message, allowed are {most:,}"
+            )
+
+    @property
+    def used(self) -> int:
+        """The room in use: lanes that are ready or running, and messages that are settling."""
+        return self.lanes.active + self.settling
+
+    def _announce_room(self) -> None:
+        """Wake the receivers if one of them may have something to do; the lock is held."""
+        room = self.pace.capacity - self.used
+        wanted = room > 0 and self.lanes.ready < self.task.workers
+        if wanted or room >= self._shared.broker.limits.entries:
+            self.room.notify_all()
+
+    def _count_suspect(self, held: Held, step: int) -> None:
+        queue = held.delivery.queue
+        self._suspects[queue] = self._suspects.get(queue, 0) + step
+
+    # Watching and stopping
+
+    def suspects(self, queue: str) -> int:
+        """Count the suspects held of one queue."""
+        return self._suspects.get(queue, 0)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held, running or settling here."""
+        return self.lanes.empty and not self.running and not self.settling
+
+    @property
+    def running(self) -> int:
+        """Calls under way."""
+        return len(self._running) + self._ending
+
+    def oldest_call(self) -> float | None:
+        """Return the seconds that the oldest running call has been running."""
+        with self.lock:
+            return time.monotonic() - min(self._running.values()) if self._running else None
+
+    def quiesce(self) -> None:
+        """Start no more calls, and give back what was not started."""
+        with self.lock:
+            self.stopping = True
+            dropped = self.lanes.drop_idle()
+        self._give_back(dropped)
+        self.executor.close()
+
+    def abandon(self) -> list[str]:
+        """Leave the messages of calls that still run to come back; return their ids."""
+        with self.lock:
+            self._abandoned = True
+            for held in self._running:
+                self._shared.leases.drop(held)
+            return [held.message.id for held in self._running]

@@ -1,0 +1,59 @@
+"""Gate: a message that may kill its process runs alone in it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from sqspipes.runner.held import Held
+
+
+class Gate:
+    """Lets calls of one run begin: many innocent ones at once, or a single suspect.
+
+    ``opened`` is called, without the lock, when a call that was refused may be let in now.
+    """
+
+    def __init__(self, opened: Callable[[], None]) -> None:
+        self._opened = opened
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._alone: Held | None = None
+        self._wanting: dict[int, Held] = {}
+        self._refused = False
+
+    def enter(self, held: Held) -> bool:
+        """Let a call begin, or say no: then ``opened`` tells when to ask again."""
+        with self._lock:
+            if held.suspect:
+                allowed = self._inside == 0
+                if allowed:
+                    self._wanting.pop(id(held), None)
+                    self._alone = held
+                else:
+                    self._wanting[id(held)] = held
+            else:
+                allowed = self._alone is None and not self._wanting
+            self._inside += allowed
+            self._refused |= not allowed
+            return allowed
+
+    def leave(self, held: Held) -> None:
+        """Note that a call is over."""
+        with self._lock:
+            self._inside -= 1
+            if self._alone is held:
+                self._alone = None
+            opened = self._refused and self._inside == 0
+            if opened:
+                self._refused = False
+        if opened:
+            self._opened()
+
+    def forget(self, held: Held) -> None:
+        """Note that a message that was refused is not held any more."""
+        with self._lock:
+            wanted = self._wanting.pop(id(held), None) is not None
+            opened = wanted and (self._inside == 0 or not self._wanting)
+        if opened:
+            self._opened()

@@ -1,0 +1,81 @@
+"""What a run holds: received messages, and the outputs whose safety they wait for."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqspipes.message import Delivery, Message
+    from sqspipes.runner.lanes import Lane
+
+#: A delivery received more often than this may be one that kills its process: it runs alone.
+MOST_INNOCENT_RECEIVES = 3
+
+
+class Origin:
+    """Where outputs come from: ``unsafe`` counts those not yet stored in the next queue.
+
+    ``refused`` is the reason why one of them can never be stored, or None. ``forgotten``: one of them will never be
+    safe, as nobody reads the results any more.
+    """
+
+    __slots__ = ("forgotten", "refused", "unsafe")
+
+    def __init__(self) -> None:
+        self.unsafe = 0
+        self.forgotten = False
+        self.refused: str | None = None
+
+
+class State(enum.Enum):
+    """Where a held message is on its way."""
+
+    WAITING = "waiting"  #: behind its lane-mates, or at the head of a ready lane
+    RUNNING = "running"
+    PARKED = "parked"  #: in backoff
+    SETTLING = "settling"  #: run; its outputs or its acknowledgement are under way
+    OVER = "over"  #: acknowledged, given back or dropped
+
+
+class Held(Origin):
+    """One received message while this process has it: its newest receipt, its lease, its failures so far.
+
+    ``asked`` and ``extending`` are the receipts of its acknowledgement and of its extend under way: a redelivery may
+    bring a newer one meanwhile. ``expires`` and ``extend_at`` are on the run's lease clock. ``done`` is set when its
+    call is over for good, ``buried`` when that made a dead letter.
+    """
+
+    __slots__ = (
+        "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "lane", "lease", "level",
+        "lost", "message", "received", "receipt", "state",
+    )  # fmt: skip
+
+    def __init__(
+        self, delivery: Delivery, message: Message, level: int, lease: float, received: float
+    ) -> None:
+        super().__init__()
+        self.delivery = delivery
+        self.message = message
+        self.level = level
+        self.lease = lease
+        self.received = received
+        self.receipt = self.asked = self.extending = delivery.receipt
+        self.expires = received + lease
+        self.extend_at = received + lease / 2
+        self.failures = 0
+        self.state = State.WAITING
+        self.lane: Lane | None = None
+        self.done = False
+        self.buried = False
+        self.lost = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Queue and broker's message id: the same over all its deliveries."""
+        return self.delivery.queue, self.delivery.id
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it was received so often that it may kill its process."""
+        return self.delivery.receives > MOST_INNOCENT_RECEIVES

@@ -1,0 +1,186 @@
+"""Intake: receives for one task, one thread per queue when idle, a few more when a queue is busy."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+
+from sqspipes.brokers.base import Broker
+from sqspipes.errors import BrokerUnavailableError
+from sqspipes.runner.dispatcher import Dispatcher
+from sqspipes.runner.leases import Clock
+from sqspipes.runner.outage import Outage
+from sqspipes.runner.settler import GROUPED_LINGER
+
+#: Messages that may wait behind their lane-mates, and messages in backoff, per task.
+MOST_BEHIND, MOST_PARKED = 1_000, 1_000
+
+#: Receives that a busy level gets for each one of a lower level.
+SHARE_OF_HIGHER = 9
+
+
+class Level:
+    """One queue of a task, and how busy it is."""
+
+    def __init__(self, number: int, queue: str) -> None:
+        self.number = number
+        self.queue = queue
+        self.width = 1  #: receives that may be in flight
+        self.threads = 0  #: receivers, started as the width asks
+        self.open = 0  #: receives that are in flight
+        self.asked = 0  #: messages that receives in flight will probably bring
+        self.busy = False  #: the last answer was full
+        self.known = False  #: something was received before
+        self.skipped = 0  #: receives that went to higher levels since the last one here
+        self.last_poll: float | None = None
+
+
+class Intake:
+    """Fills one task's lanes: as much as there is room for, higher levels first, one long poll per idle queue."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        levels: list[int],
+        broker: Broker,
+        outage: Outage,
+        clock: Clock,
+        ended: Callable[[], None],
+        died: Callable[[str, BaseException], None],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._task = dispatcher.task
+        self._levels = [Level(number, self._task.queue(number)) for number in levels]
+        self._broker = broker
+        self._outage = outage
+        self._clock = clock
+        self._ended = ended
+        self._died = died
+        self._stopped = threading.Event()
+        self._live = 0
+        self.wait = broker.limits.longest_wait  #: seconds that a poll stays open
+
+    @property
+    def levels(self) -> list[Level]:
+        """The queues that are served."""
+        return self._levels
+
+    def start(self) -> None:
+        """Begin to receive."""
+        with self._dispatcher.lock:
+            for level in self._levels:
+                self._start_thread(level)
+
+    def _start_thread(self, level: Level) -> None:
+        place, level.threads = level.threads, level.threads + 1
+        name = f"sqspipes receive {level.queue} {place + 1}"
+        self._live += 1
+        threading.Thread(target=self._work, args=(level, place), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Begin no receive any more."""
+        self._stopped.set()
+        with self._dispatcher.room:
+            self._dispatcher.room.notify_all()
+
+    @property
+    def open(self) -> bool:
+        """Whether receives may still be under way."""
+        return self._live > 0
+
+    def _work(self, level: Level, place: int) -> None:
+        try:
+            while turn := self._wait_for_turn(level, place):
+                self._receive(level, place, *turn)
+        except BaseException as error:
+            self._died(f"receive {level.queue}", error)
+        with self._dispatcher.lock:
+            self._live -= 1
+        self._ended()
+
+    def _receive(self, level: Level, place: int, count: int, reserved: int) -> None:
+        """Receive once, however many tries it takes; the lease counts from the first one."""
+        # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on.
+        wait = 0.0 if place or (level.busy and len(self._levels) > 1) else self.wait
+        attempt, tries, first = uuid.uuid4().hex, 0, self._clock.now()
+        while True:
+            level.last_poll = time.monotonic()
+            try:
+                deliveries = self._broker.receive(
+                    level.queue, count=count, wait=wait, lease=self._task.lease, attempt=attempt
+                )
+                break
+            except BrokerUnavailableError as error:
+                tries += 1
+                if self._stopped.wait(self._outage.failed(level.queue, error, tries)):
+                    deliveries = []
+                    break
+        if not self._stopped.is_set():
+            self._outage.succeeded(level.queue)
+        received = first if tries else self._clock.now()
+        grouped = bool(deliveries) and self._dispatcher.take(level.number, deliveries, received)
+        self._learn(level, count, len(deliveries), reserved)
+        if deliveries and len(deliveries) < count:
+            self._stopped.wait(self._broker.limits.linger * (GROUPED_LINGER if grouped else 1))
+
+    def _learn(self, level: Level, asked: int, got: int, reserved: int) -> None:
+        """Widen a queue whose answers are full, narrow one whose answers are short."""
+        with self._dispatcher.lock:
+            level.open -= 1
+            level.asked -= reserved
+            level.busy = got == asked and got > 0
+            level.known |= got > 0
+            full = got == self._broker.limits.entries
+            level.width = min(level.width + 1, self._broker.limits.requests_in_flight) if full else 1
+            if level.width > level.threads and not self._stopped.is_set():
+                self._start_thread(level)
+            self._dispatcher.room.notify_all()
+
+    def _wait_for_turn(self, level: Level, place: int) -> tuple[int, int] | None:
+        """Wait until this receiver may receive; return how many messages to ask for, and to keep room for."""
+        room = self._dispatcher.room
+        with room:
+            while not self._stopped.is_set():
+                count = self._allowed(level, place)
+                if count and self._has_turn(level):
+                    # A poll of a queue that was empty just now keeps no room from the others.
+                    reserved = count if place or level.busy else 0
+                    level.open += 1
+                    level.asked += reserved
+                    return count, reserved
+                room.wait()
+            return None
+
+    def _allowed(self, level: Level, place: int) -> int:
+        """Return how many messages there is room for; the dispatcher's lock is held."""
+        if place >= level.width:
+            return 0
+        dispatcher, lanes = self._dispatcher, self._dispatcher.lanes
+        if lanes.waiting >= MOST_BEHIND or lanes.parked >= MOST_PARKED:
+            return 0
+        used = dispatcher.used
+        if dispatcher.pace.probing:
+            return 1 if used == 0 and not any(each.open for each in self._levels) else 0
+        # A process's first receive of a queue, and every one while it holds a suspect, takes a single message:
+        # one that kills its process then takes no neighbour with it.
+        if not level.known or dispatcher.suspects(level.queue):
+            return 1 if level.open == 0 and used < dispatcher.pace.capacity else 0
+        room = dispatcher.pace.capacity - used - sum(each.asked for each in self._levels)
+        most = self._broker.limits.entries
+        if room < most and lanes.ready >= self._task.workers:
+            return 0  # there is work enough: a fuller request will do
+        return max(0, min(most, room))
+
+    def _has_turn(self, level: Level) -> bool:
+        """Say whether no higher level is to be served first, and keep the books of whose turn it is."""
+        higher = [each for each in self._levels if each.number > level.number]
+        if any(each.busy for each in higher):
+            if self._task.strict or level.skipped < SHARE_OF_HIGHER:
+                return False
+            level.skipped = 0
+        for each in self._levels:
+            if each.number < level.number:
+                each.skipped += 1
+        return True

@@ -1,0 +1,114 @@
+"""Keeper: the one thread of a run that watches the clock, for backoffs and leases."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from sqspipes.runner.dispatcher import Dispatcher
+from sqspipes.runner.held import Held
+from sqspipes.runner.leases import Leases
+from sqspipes.runner.settler import Abandoned, Settler
+
+logger = logging.getLogger(__name__)
+
+#: Seconds of an extend that is worth asking for: brokers count in whole ones.
+SHORTEST_EXTEND = 1.0
+
+#: Seconds for which a stop waits for the keeper, which may be waiting for a queue that is behind.
+STOP_SECONDS = 1.0
+
+#: Seconds without a message after which the log says what the run waits for.
+QUIET_SECONDS = 10.0
+
+
+class Keeper:
+    """Wakes parked messages, extends leases, and says so when nothing comes in."""
+
+    def __init__(
+        self,
+        dispatchers: Sequence[Dispatcher],
+        leases: Leases,
+        settler: Settler,
+        lost: Callable[[Held], None],
+        heard: threading.Event,
+        died: Callable[[str, BaseException], None],
+    ) -> None:
+        self._dispatchers = dispatchers
+        self._leases = leases
+        self._settler = settler
+        self._lost = lost
+        self._heard = heard
+        self._died = died
+        self._changed = threading.Condition()
+        self._ticked = False
+        self._pump = False
+        self._stopped = False
+        self._quiet_at: float | None = leases.clock.now() + QUIET_SECONDS
+        self._thread = threading.Thread(target=self._work, name="sqspipes keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        if self._thread is not threading.current_thread() and self._thread.ident is not None:
+            self._thread.join(STOP_SECONDS)
+
+    def tick(self) -> None:
+        """Look at the clock again: something new may be due earlier."""
+        if not self._ticked:
+            with self._changed:
+                self._ticked = True
+                self._changed.notify()
+
+    def pump(self) -> None:
+        """Let all tasks start what they may: the gate has opened."""
+        with self._changed:
+            self._pump = True
+            self._changed.notify()
+
+    def _work(self) -> None:
+        try:
+            while not self._stopped:
+                seconds = self._look()
+                with self._changed:
+                    if not (self._ticked or self._pump or self._stopped):
+                        self._changed.wait(seconds)
+                    self._ticked = False
+        except Abandoned:
+            return
+        except BaseException as error:
+            self._died("keeper", error)
+
+    def _look(self) -> float | None:
+        """Do all that is due; return the seconds until there is more."""
+        with self._changed:
+            pump, self._pump = self._pump, False
+        now = self._leases.clock.now()
+        dues = [dispatcher.wake(now) for dispatcher in self._dispatchers]
+        if pump:
+            for dispatcher in self._dispatchers:
+                dispatcher.pump()
+        helds, next_lease = self._leases.due()
+        for held in helds:
+            if self._leases.wanted(held) >= SHORTEST_EXTEND:
+                self._settler.extend(held)
+            else:
+                self._lost(held)  # the broker's longest lease is over
+        dues += [next_lease, self._watch_quiet(now)]
+        known = [due for due in dues if due is not None]
+        return max(0.0, min(known) - self._leases.clock.now()) if known else None
+
+    def _watch_quiet(self, now: float) -> float | None:
+        if self._quiet_at is not None and self._heard.is_set():
+            self._quiet_at = None
+        if self._quiet_at is not None and now >= self._quiet_at:
+            self._quiet_at = None
+            logger.info("waiting for put()")
+        return self._quiet_at

@@ -1,0 +1,174 @@
+"""Lanes: which held message runs next. A pure data structure of one task; its owner holds the lock.
+
+There is one lane per (queue, group), and one running call per lane. A lane is ready, running or parked:
+
+- ``add`` puts a message at the end of its lane,
+- ``peek`` and ``start`` take the head of the best ready lane: highest level, redelivered before new, oldest,
+- ``finish`` moves the lane on after the head's last call, ``park`` keeps the head in place for a backoff,
+- ``drop`` takes a message and all behind it out, because its lease is lost.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+
+from sqspipes.runner.held import Held, State
+
+
+class Lane:
+    """The held messages of one group of one queue, in order; the first is the only one that may run."""
+
+    __slots__ = ("key", "messages")
+
+    def __init__(self, key: tuple[str, str]) -> None:
+        self.key = key
+        self.messages: deque[Held] = deque()
+
+
+class Lanes:
+    """All lanes of one task."""
+
+    def __init__(self, levels: int) -> None:
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        # Per level, highest first: the heads of ready lanes, redelivered ones and new ones.
+        self._ready: list[tuple[deque[Held], deque[Held]]] = [(deque(), deque()) for _ in range(levels)]
+        self._parked: list[tuple[float, int, Held]] = []
+        self._serial = itertools.count()
+        self.ready = 0
+        self.running = 0
+        self.parked = 0
+        self.waiting = 0  #: behind a lane-mate
+
+    @property
+    def active(self) -> int:
+        """Lanes that are ready or running: those that use room."""
+        return self.ready + self.running
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing at all is held."""
+        return not self._lanes
+
+    def add(self, held: Held) -> None:
+        """Put a message at the end of its lane."""
+        key = (held.delivery.queue, held.delivery.group)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key)
+        held.lane = lane
+        held.state = State.WAITING
+        lane.messages.append(held)
+        if len(lane.messages) == 1:
+            self._make_ready(held)
+        else:
+            self.waiting += 1
+
+    def peek(self) -> Held | None:
+        """Return the message to start next."""
+        if not self.ready:
+            return None
+        for redelivered, new in reversed(self._ready):
+            if redelivered:
+                return redelivered[0]
+            if new:
+                return new[0]
+        return None
+
+    def start(self, held: Held) -> None:
+        """Mark what ``peek`` returned as running."""
+        self._queue_of(held).popleft()
+        self.ready -= 1
+        self.running += 1
+        held.state = State.RUNNING
+
+    def finish(self, held: Held) -> None:
+        """Take a running message out for good; the next of its lane becomes ready."""
+        self.running -= 1
+        held.state = State.SETTLING
+        self._leave(held)
+
+    def park(self, held: Held, until: float) -> None:
+        """Keep a running message at the head of its lane, for a call at ``until``."""
+        self.running -= 1
+        self.parked += 1
+        held.state = State.PARKED
+        heapq.heappush(self._parked, (until, next(self._serial), held))
+
+    def wake(self, now: float) -> int:
+        """Make the parked messages ready whose time has come, and count them."""
+        woken = 0
+        while self._parked and self._parked[0][0] <= now:
+            held = heapq.heappop(self._parked)[2]
+            if held.state is State.PARKED:
+                self.parked -= 1
+                self._make_ready(held)
+                woken += 1
+        return woken
+
+    def next_wake(self) -> float | None:
+        """Return when the next parked message is due, or None."""
+        while self._parked and self._parked[0][2].state is not State.PARKED:
+            heapq.heappop(self._parked)
+        return self._parked[0][0] if self._parked else None
+
+    def drop(self, held: Held) -> list[Held]:
+        """Take a message that does not run, and all behind it in its lane, out; return them in order."""
+        lane = held.lane
+        if lane is None or held.state not in (State.WAITING, State.PARKED):
+            return []
+        place = lane.messages.index(held)
+        dropped = list(lane.messages)[place:]
+        for one in reversed(dropped):
+            self._forget(one, head=one is lane.messages[0])
+            lane.messages.pop()
+            one.lane = None
+            one.state = State.OVER
+        if not lane.messages:
+            del self._lanes[lane.key]
+        return dropped
+
+    def drop_behind(self, held: Held) -> list[Held]:
+        """Take all out that wait behind a running message."""
+        lane = held.lane
+        return self.drop(lane.messages[1]) if lane is not None and len(lane.messages) > 1 else []
+
+    def drop_idle(self) -> list[Held]:
+        """Take everything out that does not run, in order within each lane."""
+        dropped: list[Held] = []
+        for lane in list(self._lanes.values()):
+            head = lane.messages[0]
+            dropped += self.drop_behind(head) if head.state is State.RUNNING else self.drop(head)
+        return dropped
+
+    def _forget(self, held: Held, *, head: bool) -> None:
+        """Take a message out of the counts, and a ready one out of its queue."""
+        if held.state is State.PARKED:
+            self.parked -= 1
+        elif head:
+            self._queue_of(held).remove(held)
+            self.ready -= 1
+        else:
+            self.waiting -= 1
+
+    def _leave(self, held: Held) -> None:
+        lane = held.lane
+        if lane is None:
+            return
+        held.lane = None
+        lane.messages.popleft()
+        if lane.messages:
+            self.waiting -= 1
+            self._make_ready(lane.messages[0])
+        else:
+            del self._lanes[lane.key]
+
+    def _make_ready(self, held: Held) -> None:
+        held.state = State.WAITING
+        self._queue_of(held).append(held)
+        self.ready += 1
+
+    def _queue_of(self, held: Held) -> deque[Held]:
+        redelivered, new = self._ready[held.level]
+        return redelivered if held.delivery.receives > 1 else new

@@ -1,0 +1,133 @@
+"""Leases: one table of what this run holds at the broker, and until when."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from sqspipes.message import Delivery
+from sqspipes.runner.held import Held
+
+#: Seconds for which a message that was handed on, but whose acknowledgement came too late, is remembered:
+#: after that its second hand-off would not be recognised by the queue either.
+REMEMBERED_SECONDS = 300.0
+
+
+class Clock:
+    """Seconds since the run began: the larger of the monotonic and the wall clock's, as machines suspend."""
+
+    def __init__(self) -> None:
+        self._monotonic, self._wall = time.monotonic(), time.time()
+
+    def now(self) -> float:
+        """Return the seconds."""
+        return max(time.monotonic() - self._monotonic, time.time() - self._wall)
+
+
+class Leases:
+    """What is held, keyed by queue and broker's message id, so that a redelivery is never a second call."""
+
+    def __init__(self, clock: Clock, longest: float) -> None:
+        self.clock = clock
+        self._longest = longest
+        self._lock = threading.Lock()
+        self._held: dict[tuple[str, str], Held] = {}
+        self._handed_on: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._due: list[tuple[float, tuple[str, str]]] = []
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def renew(self, delivery: Delivery, received: float, lease: float) -> bool:
+        """Say whether a delivery is of something held here; if so, its receipt replaces the old one."""
+        with self._lock:
+            held = self._held.get((delivery.queue, delivery.id))
+            if held is None:
+                return False
+            held.receipt = delivery.receipt
+            held.lost = False
+            self._prolong(held, received, lease)
+            return True
+
+    def was_handed_on(self, delivery: Delivery) -> bool:
+        """Say whether a delivery is of something that has been handed on here, and only wants acknowledging."""
+        with self._lock:
+            until = self._handed_on.get((delivery.queue, delivery.id))
+            return until is not None and until > self.clock.now()
+
+    def hold(self, helds: Iterable[Held]) -> None:
+        """Begin to keep messages invisible."""
+        with self._lock:
+            for held in helds:
+                self._held[held.key] = held
+                self._push(held)
+
+    def drop(self, held: Held) -> None:
+        """Stop to keep a message: it was acknowledged, given back or lost."""
+        with self._lock:
+            if self._held.get(held.key) is held:
+                del self._held[held.key]
+
+    def remember(self, held: Held, receipt: str) -> bool:
+        """Stop to keep a message that was handed on but could not be acknowledged; know it when it returns.
+
+        False if it has returned already: it has a newer receipt than this one.
+        """
+        now = self.clock.now()
+        with self._lock:
+            if held.receipt != receipt:
+                return False
+            if self._held.get(held.key) is held:
+                del self._held[held.key]
+            self._handed_on[held.key] = now + REMEMBERED_SECONDS
+            while self._handed_on and next(iter(self._handed_on.values())) <= now:
+                self._handed_on.popitem(last=False)
+            return True
+
+    def forget(self, delivery: Delivery) -> None:
+        """Forget what was handed on, as it is acknowledged now."""
+        with self._lock:
+            self._handed_on.pop((delivery.queue, delivery.id), None)
+
+    def rest(self) -> list[Held]:
+        """Return all that is held."""
+        with self._lock:
+            return list(self._held.values())
+
+    def alive(self, held: Held) -> bool:
+        """Say whether a message is still invisible to others, as far as this process can know."""
+        return not held.lost and held.expires > self.clock.now()
+
+    def due(self) -> tuple[list[Held], float | None]:
+        """Return the leases to extend now, and when the next one is due."""
+        now = self.clock.now()
+        found: list[Held] = []
+        with self._lock:
+            while self._due and self._due[0][0] <= now:
+                at, key = heapq.heappop(self._due)
+                held = self._held.get(key)
+                if held is not None and at == held.extend_at:
+                    found.append(held)
+            return found, self._due[0][0] if self._due else None
+
+    def wanted(self, held: Held) -> float:
+        """Return the seconds to extend a lease by: none past the broker's longest."""
+        left = self._longest - (self.clock.now() - held.received)
+        return min(held.lease, left)
+
+    def extended(self, held: Held, asked_at: float, seconds: float) -> None:
+        """Note that the broker extended a lease when asked at ``asked_at``."""
+        with self._lock:
+            if self._held.get(held.key) is held:
+                self._prolong(held, asked_at, seconds)
+
+    def _prolong(self, held: Held, start: float, seconds: float) -> None:
+        held.expires = start + seconds
+        held.extend_at = start + seconds / 2
+        self._push(held)
+
+    def _push(self, held: Held) -> None:
+        heapq.heappush(self._due, (held.extend_at, held.key))

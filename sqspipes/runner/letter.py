@@ -1,0 +1,33 @@
+"""Letter: what is sent to the dead-letter queue for a message that its task gives up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sqspipes import message as messages
+from sqspipes.brokers.base import Entry
+from sqspipes.errors import CodecError
+from sqspipes.message import Death, Message
+from sqspipes.runner.held import Held
+from sqspipes.task import Task
+
+
+def as_received(held: Held) -> Message:
+    """Return a message as it came, whatever its task did to the value."""
+    try:
+        return messages.decode(held.delivery)
+    except CodecError:
+        return held.message
+
+
+def letter_entry(task: Task, held: Held, death: Death, most: int) -> Entry:
+    """Return a message's dead letter, of at most so many bytes: a group of its own, so that all can be listed."""
+    letter = replace(as_received(held), death=death, priority=held.level)
+    id = messages.letter_id(letter, task.name)
+    try:
+        body = messages.encode(letter)
+    except CodecError:  # what was read cannot be written: numbers out of JSON's range, for one
+        body = messages.encode(replace(letter, value=None, raw=held.delivery.body))
+    if len(body) > most:
+        body = held.delivery.body  # a foreign body that leaves no room for the reason: kept as it is
+    return Entry(body, id, id)

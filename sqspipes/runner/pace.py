@@ -1,0 +1,42 @@
+"""Pace: how much work one task should hold, from how long its calls take and whether they succeed."""
+
+from __future__ import annotations
+
+#: Lanes held beyond the workers: about a second's work, at least what one receive brings until the first call
+#: has shown how long it takes, and never more than some receives' worth.
+FIRST_LOOK_AHEAD, MOST_LOOK_AHEAD = 10, 250
+
+#: Failed calls in a row, or twice the workers if that is more, that make a task take in one message at a time.
+FAILURES_THAT_SLOW = 20
+
+#: The weight of the newest call in the moving average of seconds per call.
+WEIGHT = 0.1
+
+
+class Pace:
+    """The pace of one task; its owner holds the lock."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._seconds: float | None = None
+        self._failed_in_row = 0
+
+    def called(self, seconds: float, *, ok: bool) -> None:
+        """Learn from a call."""
+        self._seconds = (
+            seconds if self._seconds is None else self._seconds + WEIGHT * (seconds - self._seconds)
+        )
+        self._failed_in_row = 0 if ok else self._failed_in_row + 1
+
+    @property
+    def probing(self) -> bool:
+        """Whether the last calls all failed, so that only one new message is taken in at a time."""
+        return self._failed_in_row >= max(FAILURES_THAT_SLOW, 2 * self._workers)
+
+    @property
+    def capacity(self) -> int:
+        """Lanes to hold: the workers, and about a second's work."""
+        if self._seconds is None:
+            return self._workers + FIRST_LOOK_AHEAD
+        a_second = self._workers / max(self._seconds, 1e-4)
+        return self._workers + min(MOST_LOOK_AHEAD, int(a_second))

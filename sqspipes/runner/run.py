@@ -1,0 +1,402 @@
+"""Run: builds the parts for the tasks asked for, and owns start, stop, drain and the failure of any part."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from sqspipes.brokers.base import Broker
+from sqspipes.errors import RunError
+from sqspipes.runner.calls import Plan
+from sqspipes.runner.dispatcher import Dispatcher, Shared
+from sqspipes.runner.drain import Drain
+from sqspipes.runner.gate import Gate
+from sqspipes.runner.held import Held
+from sqspipes.runner.intake import Intake
+from sqspipes.runner.keeper import Keeper
+from sqspipes.runner.leases import Clock, Leases
+from sqspipes.runner.outage import Outage
+from sqspipes.runner.settler import Settler
+from sqspipes.runner.source import Source
+from sqspipes.runner.stream import Stream
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that settling gets at the end of a stop, whatever calls have left of ``stop_timeout``.
+SETTLING_SECONDS = 5.0
+
+#: Seconds that a poll stays open, at the least, while a run drains.
+LAST_POLL_SECONDS = 1.0
+
+#: Seconds between interrupts of open receives during a stop: one may have begun just after the last.
+INTERRUPT_SECONDS = 0.1
+
+
+#: What ended a run, and the reason that its summary gives.
+_REASONS = {"drained": "drained", "signal": "signal", "interrupt": "signal"}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended: ``reason`` is ``"drained"``, ``"stopped"`` or ``"signal"``; the rest are counts.
+
+    ``done`` calls succeeded, ``failed`` attempts failed, ``dead`` messages became dead letters, in this run.
+    """
+
+    reason: str
+    done: int
+    failed: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What one run is asked to do.
+
+    ``levels`` has the levels to serve per task, ``drain`` is None, or the seconds between two sights of empty
+    queues (negative: the broker's own), ``iterate`` names the task whose results are iterated over.
+    """
+
+    plans: Sequence[Plan]
+    levels: Mapping[str, list[int]]
+    priority: int | Callable[[Any], int]
+    drain: float | None
+    iterate: str | None
+    stop_timeout: float
+
+
+class Run:
+    """A run in the background. As a context manager it is stopped, in good order, when the block is left."""
+
+    def __init__(self, broker: Broker, plan: RunPlan, domain: str) -> None:
+        self._broker = broker
+        self._plan = plan
+        self._domain = domain
+        self._commands: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self._over = threading.Event()
+        self._error: BaseException | None = None
+        self._reason = "stopped"
+        self._pid = os.getpid()
+        self._outage = Outage(broker.url)
+        self._build()
+        self._thread = threading.Thread(target=self._supervise, name="sqspipes run", daemon=True)
+
+    def _build(self) -> None:
+        leases = Leases(Clock(), self._broker.limits.longest_lease)
+        self._settler = Settler(
+            self._broker,
+            leases,
+            self._outage,
+            settled=lambda held: self._of(held).settled(held),
+            lost=self._lose,
+            refused=lambda held: self._of(held).refused(held),
+            died=self._died,
+        )
+        self._by_queue: dict[str, Dispatcher] = {}
+        self.stream = (
+            Stream(self._settler.safe, self._settler.forget) if self._plan.iterate is not None else None
+        )
+        shared = Shared(
+            broker=self._broker,
+            leases=leases,
+            settler=self._settler,
+            gate=Gate(lambda: self._keeper.pump()),
+            stream=self.stream,
+            died=self._died,
+            raised=lambda error: self._commands.put(("raised", error)),
+            tick=lambda: self._keeper.tick(),
+            quiet=self._stir,
+        )
+        self._dispatchers = {
+            plan.task.name: Dispatcher(plan, shared, streams=plan.task.name == self._plan.iterate)
+            for plan in self._plan.plans
+        }
+        for dispatcher in self._dispatchers.values():
+            self._by_queue.update(
+                (dispatcher.task.queue(n), dispatcher) for n in range(dispatcher.task.priorities)
+            )
+        self._sources = [self._make_source(plan) for plan in self._plan.plans if plan.task.is_source()]
+        self._intakes = [
+            Intake(
+                self._dispatchers[plan.task.name],
+                self._plan.levels[plan.task.name],
+                self._broker,
+                self._outage,
+                leases.clock,
+                self._stir,
+                self._died,
+            )
+            for plan in self._plan.plans
+            if not plan.task.is_source()
+        ]
+        self._drain: Drain | None = None
+        if self._plan.drain is not None:
+            seconds = None if self._plan.drain < 0 else self._plan.drain
+            self._drain = Drain(self._broker, self._queues(), seconds, self._progress)
+            self._shorten_polls(self._drain.between)
+        dispatchers = list(self._dispatchers.values())
+        if not self._intakes:
+            shared.heard.set()
+        self._keeper = Keeper(dispatchers, leases, self._settler, self._lose, shared.heard, self._died)
+
+    def _make_source(self, plan: Plan) -> Source:
+        return Source(
+            plan,
+            self._dispatchers[plan.task.name],
+            self._plan.priority,
+            drain=self._plan.drain is not None,
+            ended=self._stir,
+            gave_up=lambda error: self._commands.put(("raised", error)),
+            died=self._died,
+        )
+
+    # What users do with it
+
+    def wait(self, timeout: float | None = None) -> Summary:
+        """Wait for the end and return the summary.
+
+        Raises ``RunError`` if a part died, a task's own error if ``on_error="raise"`` or a source gave up, and
+        ``TimeoutError`` if the run is not over after ``timeout`` seconds.
+        """
+        if not self.join(timeout):
+            raise TimeoutError(f"the run is not over after {timeout} s")
+        if self._error is not None:
+            raise self._error
+        return self.summary
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end, whatever it is; False if the run is not over after ``timeout`` seconds."""
+        if not self._over.wait(timeout):
+            return False
+        self._thread.join(timeout)
+        return True
+
+    def stop(self) -> None:
+        """Ask the run to stop in good order; returns at once, from any thread, a task's too."""
+        self._commands.put(("stop", None))
+
+    def signal(self) -> None:
+        """Ask the run to stop as SIGTERM does: open polls are let end. A second call waits for nothing."""
+        self._commands.put(("signal", None))
+
+    def interrupt(self) -> None:
+        """Ask the run to stop as SIGINT does: open polls are cut."""
+        self._commands.put(("interrupt", None))
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return self._over.is_set()
+
+    @property
+    def live(self) -> bool:
+        """Whether the run goes on, in this process."""
+        return not self._over.is_set() and self._pid == os.getpid()
+
+    @property
+    def summary(self) -> Summary:
+        """The counts so far, and the reason once the run is over."""
+        counts = [d.counts for d in self._dispatchers.values()] + [s.counts for s in self._sources]
+        return Summary(
+            reason=self._reason,
+            done=sum(count.done for count in counts),
+            failed=sum(count.failed for count in counts),
+            dead=sum(count.dead for count in counts),
+        )
+
+    @property
+    def outage(self) -> str | None:
+        """What the broker's last failed request said, while it does not answer."""
+        return self._outage.error
+
+    def oldest_call(self, task: str) -> float | None:
+        """Return the seconds that a task's oldest running call has been running here."""
+        ages = [d.oldest_call() for name, d in self._dispatchers.items() if name == task]
+        ages += [source.oldest_call() for source in self._sources if source.task == task]
+        return max((age for age in ages if age is not None), default=None)
+
+    def last_poll(self, queue_name: str) -> float | None:
+        """Return when a queue was last received from here (monotonic clock), or None."""
+        levels = [level for intake in self._intakes for level in intake.levels if level.queue == queue_name]
+        return next((level.last_poll for level in levels), None)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        self.join()
+        if error is None:
+            self.wait()
+
+    # Starting and supervising
+
+    def start(self) -> Run:
+        """Start all parts."""
+        described = ", ".join(_describe(plan) for plan in self._plan.plans)
+        logger.info("%s runs on %s: %s", self._domain, self._broker.url, described)
+        self._thread.start()
+        return self
+
+    def _supervise(self) -> None:
+        try:
+            self._keeper.start()
+            for intake in self._intakes:
+                intake.start()
+            for source in self._sources:
+                source.start()
+            kind, detail = self._wait_for_end()
+        except BaseException as error:
+            kind, detail = "dead", ("run", error)
+        try:
+            self._end(kind, detail)
+        except BaseException as error:
+            self._note("dead", ("run", error))
+        finally:
+            if self.stream is not None:
+                self.stream.close()
+            self._over.set()
+
+    def _wait_for_end(self) -> tuple[str, Any]:
+        drain = self._drain
+        while True:
+            try:
+                command = self._commands.get(timeout=None if drain is None else drain.pause())
+            except queue.Empty:
+                command = ("stir", None)
+            if command[0] != "stir":
+                return command
+            if drain is not None:
+                if drain.done(self._idle()):
+                    return ("drained", None)
+                self._shorten_polls(LAST_POLL_SECONDS if drain.seen_empty else drain.between)
+
+    def _shorten_polls(self, seconds: float) -> None:
+        """Keep polls short where they cannot be cut without a trace, so that the end need not wait for them."""
+        if not self._broker.limits.clean_interrupt:
+            for intake in self._intakes:
+                intake.wait = min(self._broker.limits.longest_wait, max(LAST_POLL_SECONDS, seconds))
+
+    def _idle(self) -> bool:
+        calling = any(source.live for source in self._sources)
+        idle = all(dispatcher.idle for dispatcher in self._dispatchers.values())
+        return not calling and idle and self._settler.quiet
+
+    def _progress(self) -> int:
+        summary = self.summary
+        return summary.done + summary.failed + summary.dead
+
+    def _queues(self) -> list[str]:
+        """The queues that are served, upstream first."""
+        plans = sorted(self._plan.plans, key=lambda plan: plan.task.index)
+        return [
+            plan.task.queue(n)
+            for plan in plans
+            if not plan.task.is_source()
+            for n in self._plan.levels[plan.task.name]
+        ]
+
+    # Stopping
+
+    def _end(self, kind: str, detail: Any) -> None:
+        """Stop in good order: no new work, running calls get their time, what was not started goes back."""
+        self._note(kind, detail)
+        deadline = time.monotonic() + self._plan.stop_timeout
+        cut = kind not in ("signal", "drained") or self._broker.limits.clean_interrupt
+        for source in self._sources:
+            source.stop()
+        for intake in self._intakes:
+            intake.stop()
+        for dispatcher in self._dispatchers.values():
+            dispatcher.quiesce()
+        if self.stream is not None:
+            self.stream.close()
+        hurried = self._wait_until_quiet(deadline, cut)
+        self._keeper.stop()
+        self._abandon()
+        settled = self._settler.close(time.monotonic() + (0.5 if hurried else SETTLING_SECONDS))
+        if not settled:
+            logger.warning("not everything could be settled in time: what is left comes back after its lease")
+        summary = self.summary
+        logger.info(
+            "%s: %s, %d calls done, %d failed, %d dead letters",
+            self._domain, summary.reason, summary.done, summary.failed, summary.dead,
+        )  # fmt: skip
+
+    def _wait_until_quiet(self, deadline: float, cut: bool) -> bool:
+        """Wait for running calls until ``deadline``, and for open receives; True when told to hurry."""
+        hurried = False
+        while True:
+            receiving = any(intake.open for intake in self._intakes)
+            calling = any(source.live for source in self._sources) or any(
+                dispatcher.running for dispatcher in self._dispatchers.values()
+            )
+            left = deadline - time.monotonic()
+            if not receiving and (not calling or left <= 0):
+                return hurried
+            if receiving and cut:
+                self._broker.interrupt()
+                left = INTERRUPT_SECONDS
+            try:
+                timed = (receiving and cut) or (calling and left > 0)
+                kind, detail = self._commands.get(timeout=left if timed else None)
+            except queue.Empty:
+                continue
+            if kind in ("signal", "dead", "raised"):
+                self._note(kind, detail)
+            if kind == "signal":
+                hurried, cut, deadline = True, True, time.monotonic()
+            elif kind == "stop":
+                cut = True
+
+    def _note(self, kind: str, detail: Any) -> None:
+        """Keep the reason of the end, and the first error."""
+        if kind == "dead":
+            part, cause = detail
+            self._fail(RunError(f"{part} died: {type(cause).__name__}: {cause}", part=part), cause)
+        elif kind == "raised" and self._error is None:
+            self._error = detail
+        elif kind in _REASONS:
+            self._reason = _REASONS[kind]
+
+    def _abandon(self) -> None:
+        for name, dispatcher in self._dispatchers.items():
+            for id in dispatcher.abandon():
+                logger.warning("%s %s did not end in time: it comes back after its lease", name, id)
+
+    def _fail(self, error: RunError, cause: BaseException) -> None:
+        if self._error is None:
+            error.__cause__ = cause
+            self._error = error
+
+    # What the parts tell
+
+    def _of(self, held: Held) -> Dispatcher:
+        return self._by_queue[held.delivery.queue]
+
+    def _lose(self, held: Held) -> None:
+        self._of(held).lost(held)
+
+    def _died(self, part: str, error: BaseException) -> None:
+        logger.debug("%s died", part, exc_info=error)
+        self._commands.put(("dead", (part, error)))
+
+    def _stir(self) -> None:
+        self._commands.put(("stir", None))
+
+
+def _describe(plan: Plan) -> str:
+    task = plan.task
+    interval = ""
+    if task.is_source():
+        interval = " every so often" if callable(task.interval) else f" every {task.interval or 0:g} s"
+    return f"{task.name} ({task.workers} {'worker' if task.workers == 1 else 'workers'}{interval})"

@@ -1,0 +1,266 @@
+"""Settler: acknowledges a message when it is done and all that it emitted is safe. Workers do not wait for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqspipes.brokers.base import Answer, Broker, Entry, Kind
+from sqspipes.message import Delivery
+from sqspipes.runner.batcher import Batcher, Item
+from sqspipes.runner.held import Held, Origin, State
+from sqspipes.runner.leases import Leases
+from sqspipes.runner.outage import Outage
+
+logger = logging.getLogger(__name__)
+
+
+#: The part of the linger that messages put with a group wait: the broker hands out nothing more of their group
+#: until they are acknowledged.
+GROUPED_LINGER = 0.1
+
+
+class Abandoned(BaseException):
+    """Raised into a call that is still running when its run has given it up: what it emits changes nothing."""
+
+
+class Parcel:
+    """One output on its way to a queue; ``arrived`` runs once it is safe, in a thread of the settler."""
+
+    __slots__ = ("arrived", "entry", "origin")
+
+    def __init__(self, origin: Origin, entry: Entry, arrived: Callable[[], None] | None) -> None:
+        self.origin = origin
+        self.entry = entry
+        self.arrived = arrived
+
+
+class Settler:
+    """Sends, acknowledges, extends and gives back, in full requests, for all tasks of one run.
+
+    ``settled`` is told of each message that this run no longer holds, ``refused`` of each done message one of
+    whose outputs its queue will never take, ``died`` of what a batcher cannot survive.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        leases: Leases,
+        outage: Outage,
+        *,
+        settled: Callable[[Held], None],
+        lost: Callable[[Held], None],
+        refused: Callable[[Held], None],
+        died: Callable[[str, BaseException], None],
+    ) -> None:
+        self._broker = broker
+        self._leases = leases
+        self._outage = outage
+        self._settled = settled
+        self._lost = lost
+        self._refused = refused
+        self._died = died
+        self._changed = threading.Condition()
+        self._batchers: dict[tuple[str, str], Batcher] = {}
+        self._unsafe = 0
+        self._flushing = 0
+        self._closed = False
+
+    # What executors and the dispatcher ask for
+
+    def send(
+        self, origin: Origin, queue: str, entry: Entry, arrived: Callable[[], None] | None = None
+    ) -> None:
+        """Pass an output on; blocks while its queue is behind."""
+        batcher = self._batcher("send", queue)
+        if not batcher.wait_for_room():
+            raise Abandoned
+        self.expect(origin)
+        batcher.add(Item(Parcel(origin, entry, arrived), entry.group, len(entry.body), self._linger(origin)))
+
+    def expect(self, origin: Origin) -> None:
+        """Count one more output that is not safe yet."""
+        with self._changed:
+            if self._closed:
+                raise Abandoned
+            origin.unsafe += 1
+            self._unsafe += 1
+
+    def safe(self, origin: Origin) -> None:
+        """Count an output as safe; the last one of a message that is done has it acknowledged."""
+        with self._changed:
+            origin.unsafe -= 1
+            self._unsafe -= 1
+            finished = not origin.unsafe
+            if finished and self._flushing:
+                self._changed.notify_all()
+            settles = finished and not self._closed
+            done = origin if settles and isinstance(origin, Held) and origin.done else None
+        if done is not None:
+            self._acknowledge(done)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether all that was emitted is safe."""
+        return self._unsafe == 0
+
+    def flush(self, origin: Origin) -> None:
+        """Wait until all that was emitted so far is safe."""
+        with self._changed:
+            self._flushing += 1
+            try:
+                while origin.unsafe and not (self._closed or origin.forgotten):
+                    self._changed.wait()
+            finally:
+                self._flushing -= 1
+            if self._closed or origin.forgotten:
+                raise Abandoned
+
+    def forget(self, origin: Origin) -> None:
+        """Note that an output will never be safe: its message is given back at the end."""
+        with self._changed:
+            origin.forgotten = True
+            self._changed.notify_all()
+
+    def finish(self, held: Held) -> None:
+        """Acknowledge a message once all it emitted is safe."""
+        with self._changed:
+            held.done = True
+            finished = not held.unsafe
+        if finished:
+            self._acknowledge(held)
+
+    def give_back(self, held: Held, delay: float = 0.0) -> None:
+        """Let the broker hand a message out again, now or after ``delay`` seconds."""
+        self._leases.drop(held)
+        held.state = State.OVER
+        self.give_back_delivery(replace(held.delivery, receipt=held.receipt), delay)
+        self._settled(held)
+
+    def give_back_delivery(self, delivery: Delivery, delay: float = 0.0) -> None:
+        """Give back what was never held."""
+        self._batcher("release", delivery.queue).add(Item((delivery.receipt, delay)))
+
+    def extend(self, held: Held) -> None:
+        """Keep a message invisible for another lease."""
+        self._batcher("extend", held.delivery.queue).add(Item(held))
+
+    def acknowledge_delivery(self, delivery: Delivery) -> None:
+        """Acknowledge what was handed on before."""
+        self._batcher("clear", delivery.queue).add(Item(delivery))
+
+    def close(self, deadline: float) -> bool:
+        """Settle all that is under way and give back the rest; False if ``deadline`` came first."""
+        finished = True
+        for action in ("send", "ack", "clear", "extend"):
+            finished &= self._close_batchers(action, deadline)
+        for held in self._leases.rest():
+            self.give_back(held)
+        finished &= self._close_batchers("release", deadline)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        return finished
+
+    def _close_batchers(self, action: str, deadline: float) -> bool:
+        closed = [
+            batcher.close(max(deadline, time.monotonic() + 0.05))
+            for (kind, _), batcher in list(self._batchers.items())
+            if kind == action
+        ]
+        return all(closed)
+
+    # Requests and their answers
+
+    def _batcher(self, action: str, queue: str) -> Batcher:
+        batcher = self._batchers.get((action, queue))
+        if batcher is None:
+            with self._changed:
+                if self._closed:
+                    raise Abandoned
+                batcher = self._batchers.get((action, queue))
+                if batcher is None:
+                    batcher = self._batchers[action, queue] = self._make_batcher(action, queue)
+        return batcher
+
+    def _make_batcher(self, action: str, queue: str) -> Batcher:
+        requests: dict[str, tuple[Callable[[Sequence[Any]], list[Answer]], Callable[[Any, Answer], None]]] = {
+            "send": (lambda parcels: self._broker.send(queue, [p.entry for p in parcels]), self._sent),
+            "ack": (lambda helds: self._broker.ack(queue, self._receipts(helds)), self._acknowledged),
+            "clear": (lambda ds: self._broker.ack(queue, [d.receipt for d in ds]), self._cleared),
+            "release": (lambda pairs: self._broker.extend(queue, pairs), self._released),
+            "extend": (lambda helds: self._extend(queue, helds), self._extended),
+        }
+        request, answered = requests[action]
+        name = f"{action} {queue}"
+        return Batcher(name, request, answered, self._died, self._outage, self._broker.limits)
+
+    def _sent(self, parcel: Parcel, answer: Answer) -> None:
+        if answer.kind is not Kind.OK:
+            parcel.origin.refused = answer.reason
+            if not isinstance(parcel.origin, Held):
+                raise RuntimeError(f"an output of a source was refused by its queue: {answer.reason}")
+        if parcel.arrived is not None and answer.kind is Kind.OK:
+            parcel.arrived()
+        else:
+            self.safe(parcel.origin)
+
+    def _acknowledge(self, held: Held) -> None:
+        if held.refused is not None:
+            self._refused(held)
+        else:
+            self._batcher("ack", held.delivery.queue).add(Item(held, linger=self._linger(held)))
+
+    def _linger(self, origin: Origin) -> float:
+        """Return the seconds that a request is worth waiting for: few, where lane-mates wait for its answer."""
+        linger = self._broker.limits.linger
+        grouped = isinstance(origin, Held) and origin.message.group is not None
+        return linger * GROUPED_LINGER if grouped else linger
+
+    @staticmethod
+    def _receipts(helds: Sequence[Held]) -> list[str]:
+        """Note the receipts that are asked with: a redelivery may bring a newer one meanwhile."""
+        for held in helds:
+            held.asked = held.receipt
+        return [held.asked for held in helds]
+
+    def _acknowledged(self, held: Held, answer: Answer) -> None:
+        if answer.kind is Kind.OK:
+            self._leases.drop(held)
+        elif not self._leases.remember(held, held.asked):
+            self._acknowledge(held)
+            return
+        else:
+            logger.warning(
+                "%s was handed on, but its lease was lost: it is acknowledged when it returns",
+                held.message.id,
+            )
+        held.state = State.OVER
+        self._settled(held)
+
+    def _cleared(self, delivery: Delivery, answer: Answer) -> None:
+        if answer.kind is Kind.OK:
+            self._leases.forget(delivery)
+
+    def _released(self, pair: tuple[str, float], answer: Answer) -> None:
+        """Nothing follows: a lease that is gone is given back already."""
+
+    def _extend(self, queue: str, helds: Sequence[Held]) -> list[Answer]:
+        asked_at = self._leases.clock.now()
+        for held in helds:
+            held.extending = held.receipt
+        leases = [(held.extending, self._leases.wanted(held)) for held in helds]
+        answers = self._broker.extend(queue, leases)
+        for held, (_, seconds), answer in zip(helds, leases, answers, strict=True):
+            if answer.kind is Kind.OK:
+                self._leases.extended(held, asked_at, seconds)
+        return answers
+
+    def _extended(self, held: Held, answer: Answer) -> None:
+        newer = held.receipt != held.extending
+        if answer.kind is not Kind.OK and held.state is not State.OVER and not newer:
+            self._lost(held)

@@ -1,0 +1,213 @@
+"""Source: a first task that the clock calls, and not a message."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqspipes.message import Message
+from sqspipes.results import TaskCallback, ends_line
+from sqspipes.runner import calls
+from sqspipes.runner.calls import Plan
+from sqspipes.runner.dispatcher import Counts
+from sqspipes.runner.executor import Engine
+from sqspipes.runner.held import Origin
+from sqspipes.runner.settler import Abandoned
+
+logger = logging.getLogger(__name__)
+
+#: Seconds of the pause after a source returned nothing: the first, doubling to the longest.
+FIRST_IDLE_PAUSE, LONGEST_IDLE_PAUSE = 0.1, 5.0
+
+
+class Source:
+    """Calls a source once per interval, at most ``workers`` calls at a time, and emits what it returns.
+
+    A generator function is iterated by one thread, one value per interval, and resumed only when its last value
+    is safe. ``ended`` is told when a thread of it ends, ``gave_up`` of the error that failed too often.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        engine: Engine,
+        priority: int | Callable[[Any], int],
+        *,
+        drain: bool,
+        ended: Callable[[], None],
+        gave_up: Callable[[BaseException], None],
+        died: Callable[[str, BaseException], None],
+    ) -> None:
+        self.counts = Counts()
+        self._plan = plan
+        self._engine = engine
+        self._priority = priority
+        self._drain = drain
+        self._ended = ended
+        self._gave_up = gave_up
+        self._died = died
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._due = time.monotonic()
+        self._not_before = 0.0
+        self._idle_pause = 0.0
+        self._failures = 0
+        self._running: dict[int, float] = {}
+        self._live = 0
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._plan.task.name
+
+    @property
+    def live(self) -> bool:
+        """Whether it may still call: its threads have not all ended."""
+        return self._live > 0
+
+    def oldest_call(self) -> float | None:
+        """Return the seconds that the oldest running call has been running."""
+        with self._changed:
+            return time.monotonic() - min(self._running.values()) if self._running else None
+
+    def start(self) -> None:
+        """Begin to call."""
+        generates = inspect.isgeneratorfunction(self._plan.function)
+        work = self._iterate if generates else self._call
+        self._live = 1 if generates else self._plan.task.workers
+        for number in range(self._live):
+            name = f"sqspipes source {self._plan.task.name} {number + 1}"
+            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """Begin no call any more."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def _guard(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Abandoned:
+            pass
+        except BaseException as error:
+            self._died(f"source {self._plan.task.name}", error)
+        with self._changed:
+            self._live -= 1
+        self._ended()
+
+    def _call(self) -> None:
+        """Call a function source at each tick, until it is over."""
+        while self._wait_for_tick():
+            try:
+                with _Running(self):
+                    result = self._plan.function(*self._plan.task.args)
+                    self._emit(Origin(), result)
+            except Abandoned:
+                raise
+            except BaseException as error:
+                self._failed(error)
+                continue
+            plain = result.result if isinstance(result, TaskCallback) else result
+            self._succeeded(empty=ends_line(plain, self._plan.ignore_none))
+
+    def _iterate(self) -> None:
+        """Iterate over a generator source, and begin anew after an error."""
+        while not self._stopped:
+            values = self._plan.function(*self._plan.task.args)
+            try:
+                self._iterate_once(values)
+                break
+            except Abandoned:
+                raise
+            except BaseException as error:
+                self._failed(error)
+            finally:
+                values.close()
+        self.stop()
+
+    def _iterate_once(self, values: Iterator[Any]) -> None:
+        while self._wait_for_tick():
+            with _Running(self):
+                try:
+                    value = next(values)
+                except StopIteration:
+                    return
+                origin = Origin()
+                self._emit(origin, value)
+                self._engine.flush(origin)
+            self._succeeded(empty=False)
+
+    def _emit(self, origin: Origin, result: Any) -> None:
+        plain = result.result if isinstance(result, TaskCallback) else result
+        priority = self._priority(plain) if callable(self._priority) else self._priority
+        parent = Message(uuid.uuid4().hex, None, priority=priority)
+        calls.hand_on(self._plan, origin, parent, result, self._engine)
+
+    def _wait_for_tick(self) -> bool:
+        """Wait for the next call's time; False when there will be none."""
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                due = max(self._due, self._not_before)
+                if now >= due:
+                    interval = self._plan.task.next_interval()
+                    late = now - self._due
+                    # A clock that is late by a whole interval does not run after the calls it missed.
+                    self._due = (self._due if late < interval else now) + interval
+                    return True
+                self._changed.wait(due - now)
+            return False
+
+    def _succeeded(self, *, empty: bool) -> None:
+        with self._changed:
+            self.counts.done += 1
+            self._failures = 0
+            if not empty:
+                self._idle_pause = self._not_before = 0.0
+            elif self._drain:
+                self._stopped = True
+            else:
+                self._idle_pause = min(LONGEST_IDLE_PAUSE, max(FIRST_IDLE_PAUSE, self._idle_pause * 2))
+                self._not_before = time.monotonic() + self._idle_pause
+            self._changed.notify_all()
+
+    def _failed(self, error: BaseException) -> None:
+        task = self._plan.task
+        with self._changed:
+            self.counts.failed += 1
+            self._failures += 1
+            failures = self._failures
+        final = task.retries is not None and failures > task.retries
+        if final or task.on_error == "raise" or isinstance(error, task.non_retryable):
+            logger.error("%s failed %d times in a row, the run ends", task.name, failures, exc_info=error)
+            self.stop()
+            self._gave_up(error)
+            return
+        delay = calls.safe_delay(task, failures, error)
+        logger.warning(
+            "%s failed, %d in a row, again in %.1f s: %s", task.name, failures, delay, calls.describe(error)
+        )
+        logger.debug("%s failed", task.name, exc_info=error)
+        with self._changed:
+            self._not_before = time.monotonic() + delay
+
+
+class _Running:
+    """Counts a call while it runs."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __enter__(self) -> None:
+        with self._source._changed:
+            self._source._running[threading.get_ident()] = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        with self._source._changed:
+            self._source._running.pop(threading.get_ident(), None)
