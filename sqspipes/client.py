@@ -1,0 +1,581 @@
+"""TaskClient: the facade. It checks what users say, and has the parts do it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Literal, overload
+
+from sqspipes import letters, names, options, watching
+from sqspipes.brokers import open_broker
+from sqspipes.brokers.base import Broker, Entry, QueueSpec
+from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
+from sqspipes.letters import DeadLetter
+from sqspipes.message import Message, checked_name, encode_value
+from sqspipes.putting import DirectEngine, each, entry_of, send_many, send_one
+from sqspipes.runner import calls
+from sqspipes.runner.calls import Plan
+from sqspipes.runner.held import Origin
+from sqspipes.runner.iteration import Results
+from sqspipes.runner.run import Run, RunPlan, Summary
+from sqspipes.runner.signals import watched
+from sqspipes.task import INHERITED, MOST_WORKERS, Backoff, Task, make_tasks
+from sqspipes.watching import Status
+
+TaskName = str | int
+Tasks = Sequence[Callable[..., Any] | Mapping[str, Any] | str]
+
+
+class TaskClient:
+    """Chains functions over FIFO queues: one queue per task and priority level.
+
+    Making a client and registering tasks touches no network. All methods are thread-safe. Option errors are
+    ``OptionError``, which is a ``ValueError`` too.
+
+    :param domain: the application's name; it begins the names of all its queues.
+    :param aws_key: with ``aws_secret`` and ``aws_region``: an account. Without a key, credentials, profile and
+        region are found as boto3 finds them.
+    :param ignore_none: a task that returns None ends the line.
+    :param fifo: must be True; the promises rest on FIFO queues.
+    :param broker: a URL or a Broker; default the environment's ``SQSPIPES_BROKER``, else ``sqs://``.
+    :param endpoint_url: an SQS-compatible server. ``session``: a boto3 session.
+    :param create: make queues that are missing. With False no queue is ever made, changed or tagged.
+    :param high_throughput: make queues with SQS's high-throughput attributes.
+    :param queue_attributes: further attributes of new queues. ``tags``: further tags.
+    :param lease: seconds, 5 to 240, for which a message is this process's own; kept up while it is held.
+    :param retries: how often a failed call is repeated before its message is a dead letter; None for ever.
+    :param backoff: seconds between the tries, or a callable of (attempt, error); default 1 s, doubling, 300 s at
+        most, with jitter.
+    :param non_retryable: exception types that make a dead letter at once.
+    :param on_error: ``"retry"``, or ``"raise"``: the first error stops the run and is raised in the caller.
+    :param strict: serve a lower level only when all higher ones are empty.
+    :param stop_timeout: seconds that running calls get when a run stops.
+    :param json_default: as in ``json.dumps(default=)``.
+    """
+
+    def __init__(
+        self,
+        domain: str,
+        aws_key: str | None = None,
+        aws_secret: str | None = None,
+        aws_region: str | None = None,
+        ignore_none: bool = True,
+        fifo: bool = True,
+        *,
+        broker: str | Broker | None = None,
+        endpoint_url: str | None = None,
+        session: Any = None,
+        create: bool = True,
+        high_throughput: bool = True,
+        queue_attributes: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        lease: float = 60.0,
+        retries: int | None = 8,
+        backoff: Backoff = None,
+        non_retryable: tuple[type[BaseException], ...] | type[BaseException] = (),
+        on_error: str = "retry",
+        strict: bool = False,
+        stop_timeout: float = 25.0,
+        json_default: Callable[[Any], Any] | None = None,
+    ) -> None:
+        if fifo is not True:
+            raise options.refuse(
+                "fifo", fifo, "True: order, and hand-offs that happen once, need FIFO queues"
+            )
+        if (aws_key is None) != (aws_secret is None):
+            missing = "aws_secret" if aws_secret is None else "aws_key"
+            raise OptionError(f"{missing} is missing: aws_key and aws_secret go together")
+        if json_default is not None and not callable(json_default):
+            raise options.refuse("json_default", json_default, "a callable, as in json.dumps(default=)")
+        self.domain = names.checked_part("domain", domain)
+        self._ignore_none = options.checked_bool("ignore_none", ignore_none)
+        self._create = options.checked_bool("create", create)
+        self._high_throughput = options.checked_bool("high_throughput", high_throughput)
+        self._attributes = _texts("queue_attributes", queue_attributes)
+        self._tags = {**_texts("tags", tags), "sqspipes:domain": domain}
+        self._stop_timeout = options.checked_seconds("stop_timeout", stop_timeout)
+        self._json_default = json_default
+        given = {
+            "lease": lease,
+            "retries": retries,
+            "backoff": backoff,
+            "non_retryable": non_retryable,
+            "on_error": on_error,
+            "strict": strict,
+        }
+        self._defaults = {key: INHERITED[key](key, value) for key, value in given.items()}
+        self._tasks: tuple[Task, ...] = ()
+        self._lock = threading.RLock()
+        self._declared: set[str] = set()
+        self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
+        self._pid = os.getpid()
+        self._given_broker = _chosen_broker(broker)
+        self._opened: Broker | None = None
+        self._aws = {
+            "aws_key": aws_key,
+            "aws_secret": aws_secret,
+            "aws_region": aws_region,
+            "endpoint_url": endpoint_url,
+            "session": session,
+        }
+
+    # Tasks and queues
+
+    def register_tasks(self, tasks: Tasks) -> TaskClient:
+        """Set the tasks, in the order of the pipe; replaces what was registered, and returns the client.
+
+        Each is a function, or a dict with the keys ``method``, ``name``, ``args``, ``workers``, ``priorities``,
+        ``interval``, ``lease``, ``retries``, ``backoff``, ``non_retryable``, ``on_error``, ``strict``.
+        """
+        with self._lock:
+            if any(run.live for run in self._runs):
+                raise OptionError("tasks cannot be registered while a run goes on: stop it first")
+            self._tasks = make_tasks(self.domain, tasks, self._defaults)
+        return self
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The registered tasks, in order."""
+        return self._tasks
+
+    def get_task_by_name(self, name_or_index: TaskName) -> Task:
+        """Return a registered task, by its name or its place."""
+        if not self._tasks:
+            raise OptionError("no tasks are registered: call register_tasks first")
+        known = [task.name for task in self._tasks]
+        if isinstance(name_or_index, int) and not isinstance(name_or_index, bool):
+            if -len(known) <= name_or_index < len(known):
+                return self._tasks[name_or_index]
+        elif name_or_index in known:
+            return self._tasks[known.index(str(name_or_index))]
+        hint = options.did_you_mean(name_or_index, known)
+        raise OptionError(f"task {name_or_index!r} is not registered{hint}: there are {', '.join(known)}")
+
+    @property
+    def queue_names(self) -> list[str]:
+        """The names of this client's queues, dead-letter queues too."""
+        return [name for task in self._tasks for name in _queues(task)]
+
+    @property
+    def queues(self) -> list[str]:
+        """The URLs of this client's queues."""
+        self.create_queues()
+        return [self._broker.queue_url(name) for name in self.queue_names]
+
+    def create_queues(self) -> None:
+        """Make the queues that are missing."""
+        self._declare(self._tasks)
+
+    def purge(self) -> None:
+        """Delete all messages from this client's queues; SQS takes up to 60 s for it."""
+        for name in self.queue_names:
+            try:
+                self._broker.purge(name)
+            except QueueMissingError:
+                continue
+
+    def delete(self) -> None:
+        """Delete this client's queues with all they hold; SQS frees the names after 60 s."""
+        for name in self.queue_names:
+            self._broker.delete(name)
+            self._declared.discard(name)
+
+    # Putting
+
+    def put(
+        self,
+        value: Any,
+        *,
+        task: TaskName | None = None,
+        priority: int = 0,
+        group: str | int | None = None,
+        id: str | int | None = None,
+        timeout: float = 30.0,
+    ) -> str:
+        """Put a value into a task's queue, the first one's by default; return its id.
+
+        Messages with one ``group`` and priority run in order. The same ``id`` again within five minutes (same
+        task, priority and group) is accepted and not stored. Raises before anything is sent: ``EncodingError``,
+        ``TooLargeError``, ``OptionError``; and ``BrokerUnavailableError`` after ``timeout`` seconds.
+        """
+        target = self._fed(task)
+        seconds = options.checked_seconds("timeout", timeout)
+        message, text = self._message(target, value, priority, group, id)
+        try:
+            self._declare([target])
+        except BrokerUnavailableError as error:
+            raise BrokerUnavailableError(str(error), id=message.id) from error
+        entry = entry_of(self._broker, target, message, text, "value")
+        send_one(self._broker, target.queue(message.priority), entry, message.id, seconds)
+        return message.id
+
+    def put_many(
+        self,
+        values: Iterable[Any],
+        *,
+        task: TaskName | None = None,
+        priority: int | Callable[[Any], int] = 0,
+        group: str | int | Callable[[Any], str | int | None] | None = None,
+        id: Callable[[Any], str | int] | None = None,
+        timeout: float = 30.0,
+    ) -> int:
+        """Put many values, from any iterable, in full requests; return how many.
+
+        ``group``, ``id`` and ``priority`` may be callables of the value. Raises ``PutError`` at a bad value: what
+        came before it has been sent, in order. A request holds one message of a group: put values of many groups
+        mixed, if they may be.
+        """
+        target = self._fed(task)
+        seconds = options.checked_seconds("timeout", timeout)
+        if id is not None and not callable(id):
+            raise options.refuse("id", id, "a callable of the value: many values cannot share one id")
+        id_of, group_of, priority_of = (
+            each(values, id, None),
+            each(values, group, None),
+            each(values, priority, 0),
+        )
+        self._declare([target])
+
+        def entries() -> Iterator[tuple[str, Entry]]:
+            for value in values:
+                message, text = self._message(
+                    target, value, priority_of(value), group_of(value), id_of(value)
+                )
+                yield target.queue(message.priority), entry_of(self._broker, target, message, text, "value")
+
+        return send_many(self._broker, entries, seconds)
+
+    def submit(self, args: Sequence[Any] = (), priority: int = 0) -> None:
+        """Call the source once, here and now, with ``args``, and hand its outputs on."""
+        source = replace(self.get_task_by_name(0), args=tuple(args))
+        targets = self._tasks[1:]
+        self._declare(targets)
+        engine = DirectEngine(self._broker, {task.name: task for task in targets}, timeout=30.0)
+        plan = self._plan(source)
+        parent = Message(uuid.uuid4().hex, None, priority=_checked_priority(priority))
+        calls.hand_on(plan, Origin(), parent, plan.function(*source.args), engine)
+
+    def _message(self, task: Task, value: Any, priority: Any, group: Any, id: Any) -> tuple[Message, str]:
+        message = Message(
+            id=uuid.uuid4().hex if id is None else checked_name("id", id),
+            value=value,
+            group=None if group is None else checked_name("group", group),
+            priority=options.checked_int(f"task {task.name!r}: priority", priority, 0, task.priorities - 1),
+        )
+        return message, encode_value(value, "value", self._json_default)
+
+    def _fed(self, name: TaskName | None) -> Task:
+        task = self.get_task_by_name(0 if name is None else name)
+        if task.is_source():
+            raise OptionError(f"task {task.name!r} is a source, the clock calls it: it takes no value")
+        return task
+
+    # Running
+
+    @overload
+    def run(
+        self,
+        task_name: TaskName | Sequence[TaskName] | None = ...,
+        args: Sequence[Any] | None = ...,
+        priority: int | Callable[[Any], int] = ...,
+        iterate: Literal[False] = ...,
+        workers: int | None = ...,
+        min_priority: int | None = ...,
+        max_priority: int | None = ...,
+        *,
+        drain: bool | float = ...,
+    ) -> Summary: ...
+
+    @overload
+    def run(
+        self,
+        task_name: TaskName | Sequence[TaskName] | None = ...,
+        args: Sequence[Any] | None = ...,
+        priority: int | Callable[[Any], int] = ...,
+        *,
+        iterate: Literal[True],
+        workers: int | None = ...,
+        min_priority: int | None = ...,
+        max_priority: int | None = ...,
+        drain: bool | float = ...,
+    ) -> Results: ...
+
+    def run(
+        self,
+        task_name: TaskName | Sequence[TaskName] | None = None,
+        args: Sequence[Any] | None = None,
+        priority: int | Callable[[Any], int] = 0,
+        iterate: bool = False,
+        workers: int | None = None,
+        min_priority: int | None = None,
+        max_priority: int | None = None,
+        *,
+        drain: bool | float = False,
+    ) -> Summary | Results:
+        """Run tasks: one by name or place, a list of them, or all; blocks, and returns a ``Summary``.
+
+        ``args`` and ``workers`` replace the task's own. ``priority`` is that of what a source produces, or a
+        callable of it. ``min_priority`` and ``max_priority``: serve only these levels. ``drain=True`` ends when
+        everything has gone through; a number sets the seconds between the two looks at empty queues.
+        ``iterate=True`` returns ``Results`` instead, an iterator over what the last of the chosen tasks returns.
+
+        SIGTERM and SIGINT stop the run in good order; after SIGINT ``KeyboardInterrupt`` is raised. Raises
+        ``SignatureError`` before anything starts, ``RunError`` when a part died.
+        """
+        run = self._run(task_name, args, priority, iterate, workers, min_priority, max_priority, drain)
+        if run.stream is not None:
+            results = Results(run, run.stream)
+            run.start()
+            return results
+        with watched(run) as signals:
+            run.start()
+            summary = run.wait()
+        if signals.interrupted:
+            raise KeyboardInterrupt
+        return summary
+
+    def start(
+        self,
+        task_name: TaskName | Sequence[TaskName] | None = None,
+        args: Sequence[Any] | None = None,
+        priority: int | Callable[[Any], int] = 0,
+        workers: int | None = None,
+        min_priority: int | None = None,
+        max_priority: int | None = None,
+        *,
+        drain: bool | float = False,
+    ) -> Run:
+        """Run tasks in the background: the arguments of ``run``; returns a ``Run`` at once."""
+        return self._run(task_name, args, priority, False, workers, min_priority, max_priority, drain).start()
+
+    def stop(self) -> None:
+        """Ask all runs of this client to stop in good order; returns at once, from a task too."""
+        for run in list(self._runs):
+            if run.live:
+                run.stop()
+
+    def _run(
+        self,
+        task_name: TaskName | Sequence[TaskName] | None,
+        args: Sequence[Any] | None,
+        priority: int | Callable[[Any], int],
+        iterate: bool,
+        workers: int | None,
+        min_priority: int | None,
+        max_priority: int | None,
+        drain: bool | float,
+    ) -> Run:
+        """Check all that a run is asked for, make its queues, and return it, not yet started."""
+        chosen = self._chosen(task_name, args, workers)
+        if not callable(priority):
+            _checked_priority(priority)
+        levels = {task.name: _levels(task, min_priority, max_priority) for task in chosen}
+        plans = [self._plan(task) for task in chosen]
+        for task in chosen:
+            task.check_signature()
+        plan = RunPlan(
+            plans=plans,
+            levels=levels,
+            priority=priority,
+            drain=_checked_drain(drain),
+            iterate=chosen[-1].name if options.checked_bool("iterate", iterate) else None,
+            stop_timeout=self._stop_timeout,
+        )
+        self._declare(self._tasks)
+        with self._lock:
+            run = Run(self._broker, plan, self.domain)
+            self._runs.add(run)
+        return run
+
+    def _chosen(
+        self,
+        task_name: TaskName | Sequence[TaskName] | None,
+        args: Sequence[Any] | None,
+        workers: int | None,
+    ) -> list[Task]:
+        """Return the tasks to run, in the order of the pipe."""
+        if task_name is None:
+            self.get_task_by_name(0)
+            chosen = [task for task in self._tasks if task.method is not None]
+        elif isinstance(task_name, str | int):
+            chosen = [self.get_task_by_name(task_name)]
+        else:
+            found = {self.get_task_by_name(name).index for name in task_name}
+            chosen = [self._tasks[index] for index in sorted(found)]
+        if not chosen:
+            raise options.refuse("task_name", task_name, "a task with a method, or several")
+        if args is not None and len(chosen) > 1:
+            raise OptionError(
+                "args replaces one task's arguments: for several tasks give each its key 'args'"
+            )
+        if args is not None:
+            chosen = [replace(chosen[0], args=tuple(args))]
+        if workers is not None:
+            count = options.checked_int("workers", workers, 1, MOST_WORKERS)
+            chosen = [replace(task, workers=count) for task in chosen]
+        return chosen
+
+    def _plan(self, task: Task) -> Plan:
+        return Plan(
+            task=task,
+            function=task.function(),
+            next=self._tasks[task.index + 1] if task.index + 1 < len(self._tasks) else None,
+            tasks={each.name: each for each in self._tasks},
+            ignore_none=self._ignore_none,
+            json_default=self._json_default,
+        )
+
+    # Watching and mending
+
+    def status(self) -> Status:
+        """Return what waits, what is under way and what died, per task and level."""
+        self._declare(self._tasks)
+        runs = [run for run in list(self._runs) if run.live]
+        return watching.look(self._broker, self.domain, self._tasks, runs)
+
+    def dead_letters(self, task: TaskName | None = None) -> Iterator[DeadLetter]:
+        """Iterate over the dead letters of one task, or of all.
+
+        Listing hides letters from other listings while it runs, 60 s at most, and gives them back.
+        """
+        return itertools.chain.from_iterable(letters.listed(self._broker, one) for one in self._mended(task))
+
+    def redrive(self, task: TaskName | None = None, ids: Collection[str] | None = None) -> int:
+        """Send dead letters back to their old place, group and level, with fresh attempts; return how many."""
+        wanted = _checked_ids(ids)
+        return sum(letters.redrive(self._broker, one, wanted, 30.0) for one in self._mended(task))
+
+    def discard(self, task: TaskName, ids: Collection[str] | Literal["all"]) -> int:
+        """Delete dead letters of a task for good, those with the given ids or ``"all"``; return how many."""
+        if ids is None:
+            raise options.refuse("ids", ids, "a list of ids, or 'all'")
+        wanted = None if ids == "all" else _checked_ids(ids)
+        return sum(letters.discard(self._broker, one, wanted) for one in self._mended(task))
+
+    def _mended(self, name: TaskName | None) -> list[Task]:
+        """Return the tasks whose dead letters are meant, their queues made."""
+        chosen = list(self._tasks) if name is None else [self.get_task_by_name(name)]
+        found = [task for task in chosen if task.queues]
+        self._declare(found)
+        return found
+
+    # The broker
+
+    @property
+    def _broker(self) -> Broker:
+        """The broker of this process, opened at first use: connections do not survive a fork."""
+        with self._lock:
+            if isinstance(self._given_broker, Broker):
+                return self._given_broker
+            if self._opened is None or self._pid != os.getpid():
+                self._opened, self._pid = open_broker(self._given_broker, **self._aws), os.getpid()
+                self._declared = set()
+            return self._opened
+
+    def _declare(self, tasks: Iterable[Task]) -> None:
+        """Make the queues of tasks that this process has not seen yet."""
+        broker = self._broker
+        specs = [spec for task in tasks for spec in self._specs(task) if spec.name not in self._declared]
+        if specs:
+            broker.declare(specs, create=self._create)
+            self._declared.update(spec.name for spec in specs)
+
+    def _specs(self, task: Task) -> list[QueueSpec]:
+        shared = {
+            "lease": task.lease,
+            "high_throughput": self._high_throughput,
+            "attributes": self._attributes,
+            "tags": self._tags,
+        }
+        return [
+            QueueSpec(name, dead_letters=None if name == task.dead_queue else task.dead_queue, **shared)  # type: ignore[arg-type]
+            for name in _queues(task)
+        ]
+
+    def close(self) -> None:
+        """Stop what runs, in good order, and release connections and files."""
+        for run in list(self._runs):
+            if run.live:
+                run.stop()
+                run.join()
+        with self._lock:
+            if self._opened is not None and self._pid == os.getpid():
+                self._opened.close()
+            self._opened = None
+
+    def __enter__(self) -> TaskClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        broker = self._given_broker
+        tasks = ", ".join(task.name for task in self._tasks)
+        return f"TaskClient({self.domain!r}, broker={broker if isinstance(broker, str) else broker.url!r}, tasks=[{tasks}])"
+
+
+def _chosen_broker(broker: Any) -> str | Broker:
+    """Return the broker that was given, or the environment's, or SQS."""
+    if broker is None:
+        broker = os.environ.get("SQSPIPES_BROKER") or "sqs://"
+    if isinstance(broker, Broker):
+        return broker
+    if not isinstance(broker, str):
+        raise options.refuse("broker", broker, "a URL or a Broker")
+    open_broker(
+        broker
+    ).close()  # a wrong URL is an error here and now; nothing is opened before its first use
+    return broker
+
+
+def _queues(task: Task) -> list[str]:
+    """Return the names of all queues of a task; a source has none."""
+    return [*task.queues, task.dead_queue] if task.queues else []
+
+
+def _texts(option: str, given: Any) -> dict[str, str]:
+    if given is None:
+        return {}
+    if isinstance(given, Mapping) and all(isinstance(part, str) for pair in given.items() for part in pair):
+        return dict(given)
+    raise options.refuse(option, given, "a dict of texts")
+
+
+def _checked_priority(priority: Any) -> int:
+    return options.checked_int("priority", priority, 0, names.MOST_PRIORITIES - 1)
+
+
+def _checked_drain(drain: Any) -> float | None:
+    if isinstance(drain, bool):
+        return -1.0 if drain else None
+    return options.checked_seconds("drain", drain)
+
+
+def _checked_ids(ids: Any) -> set[str] | None:
+    if ids is None:
+        return None
+    if isinstance(ids, Collection) and not isinstance(ids, str) and all(isinstance(id, str) for id in ids):
+        return set(ids)
+    raise options.refuse("ids", ids, "a list of ids")
+
+
+def _levels(task: Task, low: Any, high: Any) -> list[int]:
+    """Return the levels of a task that are to be served."""
+    most = names.MOST_PRIORITIES - 1
+    first = 0 if low is None else options.checked_int("min_priority", low, 0, most)
+    last = most if high is None else options.checked_int("max_priority", high, 0, most)
+    levels = [level for level in range(task.priorities) if first <= level <= last]
+    if not levels and not task.is_source():
+        raise OptionError(
+            f"min_priority is {low!r} and max_priority {high!r}: task {task.name!r} has levels 0 to {task.priorities - 1}"
+        )
+    return levels

@@ -1,0 +1,174 @@
+"""Dead letters: list them, send them back, discard them."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqspipes import message as messages
+from sqspipes.brokers.base import Broker, Entry, Kind
+from sqspipes.errors import BrokerError, BrokerUnavailableError, CodecError
+from sqspipes.message import Delivery, Message
+from sqspipes.putting import send_many
+from sqspipes.task import LONGEST_LEASE, Task
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which a listing hides what it lists from other listings.
+LISTING_SECONDS = 60.0
+
+#: Seconds to wait for more where an answer may be empty though the queue is not.
+LAST_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that its task gave up, and why.
+
+    ``value`` is the message's value, or the text of a body that could not be read. ``first_put`` and ``died`` are
+    seconds since the epoch. ``error_type`` is ``"MaxReceives"`` where the broker itself gave the message up,
+    because it was received too often without being settled: it may kill its process.
+    """
+
+    id: str
+    task: str
+    value: Any
+    group: str | None
+    priority: int
+    error_type: str
+    error: str
+    traceback: str
+    attempts: int
+    first_put: float
+    died: float
+    redrives: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A dead letter with the delivery it came in."""
+
+    letter: DeadLetter
+    message: Message
+    delivery: Delivery
+
+
+def listed(broker: Broker, task: Task) -> Iterator[DeadLetter]:
+    """Yield a task's dead letters, oldest first as far as the broker keeps order; give them back at the end."""
+    found: list[_Found] = []
+    try:
+        for one in _receive(broker, task, LISTING_SECONDS):
+            found.append(one)
+            yield one.letter
+    finally:
+        _give_back(broker, task.dead_queue, found)
+
+
+def redrive(broker: Broker, task: Task, ids: Collection[str] | None, timeout: float) -> int:
+    """Send dead letters back to their task's queue, in the order in which they died; return how many."""
+    chosen, others = _choose(broker, task, ids)
+    chosen.sort(key=lambda one: one.letter.died)
+    try:
+        send_many(broker, lambda: (_redriven(task, one) for one in chosen), timeout)
+        return _ack(broker, task.dead_queue, chosen)
+    except BaseException:
+        others += chosen
+        raise
+    finally:
+        _give_back(broker, task.dead_queue, others)
+
+
+def discard(broker: Broker, task: Task, ids: Collection[str] | None) -> int:
+    """Delete dead letters for good; return how many."""
+    chosen, others = _choose(broker, task, ids)
+    try:
+        return _ack(broker, task.dead_queue, chosen)
+    finally:
+        _give_back(broker, task.dead_queue, others)
+
+
+def _redriven(task: Task, found: _Found) -> tuple[str, Entry]:
+    message = messages.redriven(found.message)
+    body = messages.encode(message) if message.raw is None else message.raw
+    id = messages.redrive_id(message, task.name)
+    return task.queue(task.level(message.priority)), Entry(body, message.lane, id)
+
+
+def _choose(broker: Broker, task: Task, ids: Collection[str] | None) -> tuple[list[_Found], list[_Found]]:
+    chosen: list[_Found] = []
+    others: list[_Found] = []
+    for one in _receive(broker, task, LONGEST_LEASE):
+        (chosen if ids is None or one.letter.id in ids else others).append(one)
+    return chosen, others
+
+
+def _receive(broker: Broker, task: Task, lease: float) -> Iterator[_Found]:
+    """Receive all there is, each once."""
+    seen: set[str] = set()
+    limits = broker.limits
+    wait = 0.0 if limits.exact else LAST_LOOK_SECONDS
+    end = time.monotonic() + lease
+    while time.monotonic() < end:
+        deliveries = broker.receive(
+            task.dead_queue, count=limits.entries, wait=wait, lease=lease, attempt=uuid.uuid4().hex
+        )
+        if not deliveries:
+            return
+        for delivery in deliveries:
+            if delivery.id not in seen:
+                seen.add(delivery.id)
+                yield _read(task, delivery)
+
+
+def _read(task: Task, delivery: Delivery) -> _Found:
+    try:
+        message = messages.decode(delivery)
+    except CodecError:
+        message = messages.foreign(delivery, raw=delivery.body)
+    death = message.death or messages.Death(
+        task=task.name,
+        error_type="MaxReceives",
+        error="received too often without being settled: it may kill its process",
+        traceback="",
+        attempts=0,
+        died=delivery.sent,
+    )
+    letter = DeadLetter(
+        id=message.id,
+        task=task.name,
+        value=message.value if message.raw is None else message.raw,
+        group=message.group,
+        priority=message.priority,
+        error_type=death.error_type,
+        error=death.error,
+        traceback=death.traceback,
+        attempts=death.attempts,
+        first_put=message.first_put,
+        died=death.died,
+        redrives=message.redrives,
+    )
+    return _Found(letter, message, delivery)
+
+
+def _ack(broker: Broker, queue: str, found: Sequence[_Found]) -> int:
+    done = 0
+    for batch in _batches(found, broker.limits.entries):
+        answers = broker.ack(queue, [one.delivery.receipt for one in batch])
+        done += sum(answer.kind is Kind.OK for answer in answers)
+    return done
+
+
+def _give_back(broker: Broker, queue: str, found: Sequence[_Found]) -> None:
+    try:
+        for batch in _batches(found, broker.limits.entries):
+            broker.extend(queue, [(one.delivery.receipt, 0.0) for one in batch])
+    except (BrokerError, BrokerUnavailableError) as error:
+        logger.debug("%s: letters stay hidden until their lease ends: %s", queue, error)
+
+
+def _batches(found: Sequence[_Found], size: int) -> Iterator[Sequence[_Found]]:
+    return (found[start : start + size] for start in range(0, len(found), size))
