@@ -8,7 +8,9 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, overload
 
@@ -18,9 +20,11 @@ from sqspipes.brokers.base import Broker, Entry, QueueSpec
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
 from sqspipes.letters import DeadLetter
 from sqspipes.message import Message, checked_name, encode_value
-from sqspipes.putting import DirectEngine, each, entry_of, send_many, send_one
+from sqspipes.patience import DEFAULT_SECONDS, patiently
+from sqspipes.putting import DirectEngine, each, not_put, send_many, send_one
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
+from sqspipes.runner.entries import message_entry
 from sqspipes.runner.held import Origin
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.run import Run, RunPlan, Summary
@@ -175,15 +179,13 @@ class TaskClient:
     def purge(self) -> None:
         """Delete all messages from this client's queues; SQS takes up to 60 s for it."""
         for name in self.queue_names:
-            try:
-                self._broker.purge(name)
-            except QueueMissingError:
-                continue
+            with suppress(QueueMissingError):
+                patiently(partial(self._broker.purge, name))
 
     def delete(self) -> None:
         """Delete this client's queues with all they hold; SQS frees the names after 60 s."""
         for name in self.queue_names:
-            self._broker.delete(name)
+            patiently(partial(self._broker.delete, name))
             self._declared.discard(name)
 
     # Putting
@@ -208,11 +210,12 @@ class TaskClient:
         seconds = options.checked_seconds("timeout", timeout)
         message, text = self._message(target, value, priority, group, id)
         try:
-            self._declare([target])
+            self._declare([target], seconds)
         except BrokerUnavailableError as error:
-            raise BrokerUnavailableError(str(error), id=message.id) from error
-        entry = entry_of(self._broker, target, message, text, "value")
-        send_one(self._broker, target.queue(message.priority), entry, message.id, seconds)
+            raise not_put(error, message.id, seconds) from error
+        queue = target.queue(message.priority)
+        entry = message_entry(self._broker, queue, message, text, "value")
+        send_one(self._broker, queue, entry, message.id, seconds)
         return message.id
 
     def put_many(
@@ -240,23 +243,25 @@ class TaskClient:
             each(values, group, None),
             each(values, priority, 0),
         )
-        self._declare([target])
+        self._declare([target], seconds)
 
         def entries() -> Iterator[tuple[str, Entry]]:
             for value in values:
                 message, text = self._message(
                     target, value, priority_of(value), group_of(value), id_of(value)
                 )
-                yield target.queue(message.priority), entry_of(self._broker, target, message, text, "value")
+                queue = target.queue(message.priority)
+                yield queue, message_entry(self._broker, queue, message, text, "value")
 
         return send_many(self._broker, entries, seconds)
 
     def submit(self, args: Sequence[Any] = (), priority: int = 0) -> None:
-        """Call the source once, here and now, with ``args``, and hand its outputs on."""
-        source = replace(self.get_task_by_name(0), args=tuple(args))
+        """Call the source once, here and now, and hand its outputs on; ``args`` replaces the task's own."""
+        first = self.get_task_by_name(0)
+        source = replace(first, args=tuple(args)) if args else first
         targets = self._tasks[1:]
         self._declare(targets)
-        engine = DirectEngine(self._broker, {task.name: task for task in targets}, timeout=30.0)
+        engine = DirectEngine(self._broker, {task.name: task for task in targets}, DEFAULT_SECONDS)
         plan = self._plan(source)
         parent = Message(uuid.uuid4().hex, None, priority=_checked_priority(priority))
         calls.hand_on(plan, Origin(), parent, plan.function(*source.args), engine)
@@ -449,7 +454,7 @@ class TaskClient:
     def redrive(self, task: TaskName | None = None, ids: Collection[str] | None = None) -> int:
         """Send dead letters back to their old place, group and level, with fresh attempts; return how many."""
         wanted = _checked_ids(ids)
-        return sum(letters.redrive(self._broker, one, wanted, 30.0) for one in self._mended(task))
+        return sum(letters.redrive(self._broker, one, wanted, DEFAULT_SECONDS) for one in self._mended(task))
 
     def discard(self, task: TaskName, ids: Collection[str] | Literal["all"]) -> int:
         """Delete dead letters of a task for good, those with the given ids or ``"all"``; return how many."""
@@ -478,12 +483,12 @@ class TaskClient:
                 self._declared = set()
             return self._opened
 
-    def _declare(self, tasks: Iterable[Task]) -> None:
+    def _declare(self, tasks: Iterable[Task], seconds: float = DEFAULT_SECONDS) -> None:
         """Make the queues of tasks that this process has not seen yet."""
         broker = self._broker
         specs = [spec for task in tasks for spec in self._specs(task) if spec.name not in self._declared]
         if specs:
-            broker.declare(specs, create=self._create)
+            patiently(lambda: broker.declare(specs, create=self._create), seconds)
             self._declared.update(spec.name for spec in specs)
 
     def _specs(self, task: Task) -> list[QueueSpec]:
@@ -518,9 +523,8 @@ class TaskClient:
         self.close()
 
     def __repr__(self) -> str:
-        broker = self._given_broker
-        tasks = ", ".join(task.name for task in self._tasks)
-        return f"TaskClient({self.domain!r}, broker={broker if isinstance(broker, str) else broker.url!r}, tasks=[{tasks}])"
+        broker = self._given_broker if isinstance(self._given_broker, str) else self._given_broker.url
+        return f"TaskClient({self.domain!r}, broker={broker!r}, tasks={[task.name for task in self._tasks]})"
 
 
 def _chosen_broker(broker: Any) -> str | Broker:
@@ -575,7 +579,6 @@ def _levels(task: Task, low: Any, high: Any) -> list[int]:
     last = most if high is None else options.checked_int("max_priority", high, 0, most)
     levels = [level for level in range(task.priorities) if first <= level <= last]
     if not levels and not task.is_source():
-        raise OptionError(
-            f"min_priority is {low!r} and max_priority {high!r}: task {task.name!r} has levels 0 to {task.priorities - 1}"
-        )
+        has = f"task {task.name!r} has levels 0 to {task.priorities - 1}"
+        raise OptionError(f"min_priority is {low!r} and max_priority {high!r}: {has}")
     return levels

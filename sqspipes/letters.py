@@ -7,12 +7,14 @@ import time
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqspipes import message as messages
 from sqspipes.brokers.base import Broker, Entry, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CodecError
 from sqspipes.message import Delivery, Message
+from sqspipes.patience import patiently
 from sqspipes.putting import send_many
 from sqspipes.task import LONGEST_LEASE, Task
 
@@ -61,9 +63,9 @@ def listed(broker: Broker, task: Task) -> Iterator[DeadLetter]:
     """Yield a task's dead letters, oldest first as far as the broker keeps order; give them back at the end."""
     found: list[_Found] = []
     try:
-        for one in _receive(broker, task, LISTING_SECONDS):
-            found.append(one)
-            yield one.letter
+        for batch in _receive(broker, task, LISTING_SECONDS):
+            found += batch
+            yield from (one.letter for one in batch)
     finally:
         _give_back(broker, task.dead_queue, found)
 
@@ -74,7 +76,8 @@ def redrive(broker: Broker, task: Task, ids: Collection[str] | None, timeout: fl
     chosen.sort(key=lambda one: one.letter.died)
     try:
         send_many(broker, lambda: (_redriven(task, one) for one in chosen), timeout)
-        return _ack(broker, task.dead_queue, chosen)
+        _ack(broker, task.dead_queue, chosen)
+        return len(chosen)
     except BaseException:
         others += chosen
         raise
@@ -101,27 +104,30 @@ def _redriven(task: Task, found: _Found) -> tuple[str, Entry]:
 def _choose(broker: Broker, task: Task, ids: Collection[str] | None) -> tuple[list[_Found], list[_Found]]:
     chosen: list[_Found] = []
     others: list[_Found] = []
-    for one in _receive(broker, task, LONGEST_LEASE):
-        (chosen if ids is None or one.letter.id in ids else others).append(one)
+    for batch in _receive(broker, task, LONGEST_LEASE):
+        for one in batch:
+            (chosen if ids is None or one.letter.id in ids else others).append(one)
     return chosen, others
 
 
-def _receive(broker: Broker, task: Task, lease: float) -> Iterator[_Found]:
-    """Receive all there is, each once."""
+def _receive(broker: Broker, task: Task, lease: float) -> Iterator[list[_Found]]:
+    """Receive all there is, each once, in batches."""
     seen: set[str] = set()
-    limits = broker.limits
-    wait = 0.0 if limits.exact else LAST_LOOK_SECONDS
     end = time.monotonic() + lease
     while time.monotonic() < end:
-        deliveries = broker.receive(
-            task.dead_queue, count=limits.entries, wait=wait, lease=lease, attempt=uuid.uuid4().hex
-        )
+        deliveries = _receive_once(broker, task.dead_queue, lease, uuid.uuid4().hex)
         if not deliveries:
             return
-        for delivery in deliveries:
-            if delivery.id not in seen:
-                seen.add(delivery.id)
-                yield _read(task, delivery)
+        yield [_read(task, delivery) for delivery in deliveries if delivery.id not in seen]
+        seen.update(delivery.id for delivery in deliveries)
+
+
+def _receive_once(broker: Broker, queue: str, lease: float, attempt: str) -> list[Delivery]:
+    limits = broker.limits
+    wait = 0.0 if limits.exact else LAST_LOOK_SECONDS
+    return patiently(
+        lambda: broker.receive(queue, count=limits.entries, wait=wait, lease=lease, attempt=attempt)
+    )
 
 
 def _read(task: Task, delivery: Delivery) -> _Found:
@@ -155,18 +161,26 @@ def _read(task: Task, delivery: Delivery) -> _Found:
 
 
 def _ack(broker: Broker, queue: str, found: Sequence[_Found]) -> int:
-    done = 0
-    for batch in _batches(found, broker.limits.entries):
-        answers = broker.ack(queue, [one.delivery.receipt for one in batch])
-        done += sum(answer.kind is Kind.OK for answer in answers)
-    return done
+    """Delete letters; count them."""
+
+    def ask(receipts: list[str]) -> int:
+        answers = broker.ack(queue, receipts)
+        if any(answer.kind is Kind.AGAIN for answer in answers):
+            raise BrokerUnavailableError(f"queue {queue} did not acknowledge all")
+        return sum(answer.kind is Kind.OK for answer in answers)
+
+    batches = _batches(found, broker.limits.entries)
+    return sum(patiently(partial(ask, [one.delivery.receipt for one in batch])) for batch in batches)
 
 
 def _give_back(broker: Broker, queue: str, found: Sequence[_Found]) -> None:
     try:
         for batch in _batches(found, broker.limits.entries):
-            broker.extend(queue, [(one.delivery.receipt, 0.0) for one in batch])
-    except (BrokerError, BrokerUnavailableError) as error:
+            patiently(
+                partial(broker.extend, queue, [(one.delivery.receipt, 0.0) for one in batch]),
+                LAST_LOOK_SECONDS,
+            )
+    except BrokerError as error:
         logger.debug("%s: letters stay hidden until their lease ends: %s", queue, error)
 
 

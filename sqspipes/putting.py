@@ -8,50 +8,40 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqspipes import message as messages
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
-from sqspipes.errors import BrokerError, BrokerUnavailableError, PutError, TooLargeError
+from sqspipes.errors import BrokerError, BrokerUnavailableError, PutError
 from sqspipes.message import Message
+from sqspipes.patience import patiently
 from sqspipes.runner.batcher import Batcher, Item
+from sqspipes.runner.entries import message_entry
 from sqspipes.runner.executor import Emission
 from sqspipes.runner.held import Origin
-from sqspipes.runner.outage import Outage, pause
+from sqspipes.runner.outage import Outage
 from sqspipes.task import Task
 
 
-def entry_of(
-    broker: Broker, task: Task, message: Message, text: str, what: str, id: str | None = None
-) -> Entry:
-    """Return what to send for a message; ``id`` is its deduplication id where that is not its own."""
-    body = messages.encode(message, text)
-    most = broker.message_bytes(task.queue(message.priority)) - messages.LETTER_BYTES
-    if len(body) > most:
-        raise TooLargeError(f"{what} is too large: {len(body):,} bytes as a message, allowed are {most:,}")
-    return Entry(body, message.lane, messages.legal(id or message.id))
+def send_one(broker: Broker, queue: str, entry: Entry, id: str, seconds: float) -> None:
+    """Send one message, trying for so many seconds; it may have arrived when that fails."""
+
+    def ask() -> None:
+        answer = broker.send(queue, [entry])[0]
+        if answer.kind is Kind.NEVER:
+            raise BrokerError(f"queue {queue} refused message {id}: {answer.reason}")
+        if answer.kind is not Kind.OK:
+            raise BrokerUnavailableError(answer.reason)
+
+    try:
+        patiently(ask, seconds)
+    except BrokerUnavailableError as error:
+        raise not_put(error, id, seconds) from error
 
 
-def send_one(broker: Broker, queue: str, entry: Entry, id: str, timeout: float) -> None:
-    """Send one message, trying for ``timeout`` seconds; it may have arrived when that fails."""
-    deadline, tries, resting = time.monotonic() + timeout, 0, threading.Event()
-    while True:
-        try:
-            answer = broker.send(queue, [entry])[0]
-        except BrokerUnavailableError as error:
-            reason: Exception = error
-        else:
-            if answer.kind is Kind.OK:
-                return
-            if answer.kind is Kind.NEVER:
-                raise BrokerError(f"queue {queue} refused message {id}: {answer.reason}")
-            reason = BrokerError(answer.reason)
-        tries += 1
-        seconds = pause(tries)
-        if time.monotonic() + seconds > deadline:
-            raise BrokerUnavailableError(
-                f"message {id} could not be put within {timeout:g} s, putting it again with this id is safe: {reason}",
-                id=id,
-            ) from reason
-        resting.wait(seconds)
+def not_put(error: BrokerUnavailableError, id: str, seconds: float) -> BrokerUnavailableError:
+    """Return the error for a message that the broker did not answer for."""
+    return BrokerUnavailableError(
+        f"message {id} could not be put within {seconds:g} s, putting it again with this id is safe: {error}",
+        id=id,
+    )
 
 
 @dataclass(slots=True)
@@ -68,8 +58,9 @@ class DirectEngine:
             return
         task = self.tasks[emission.task]
         message = Message(emission.id, emission.value, emission.group, task.level(emission.priority))
-        entry = entry_of(self.broker, task, message, emission.text, "result")
-        send_one(self.broker, task.queue(message.priority), entry, message.id, self.timeout)
+        queue = task.queue(message.priority)
+        entry = message_entry(self.broker, queue, message, emission.text, "result")
+        send_one(self.broker, queue, entry, message.id, self.timeout)
 
     def flush(self, origin: Origin) -> None:
         """Return: what was emitted is safe already."""
@@ -132,7 +123,7 @@ def send_many(broker: Broker, entries: Callable[[], Iterator[tuple[str, Entry]]]
             batcher = batchers[queue]
             if not batcher.wait_for_room() or progress.error is not None:
                 break
-            batcher.add(Item((index, entry), entry.group, len(entry.body), broker.limits.linger))
+            batcher.add(Item((index, entry), entry.group, entry.size, broker.limits.linger))
     except Exception as error:
         progress.fail(error, index + 1)
     finally:

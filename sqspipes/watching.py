@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqspipes import names
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import CredentialsError, QueueMissingError
+from sqspipes.patience import patiently
 from sqspipes.runner.run import Run
 from sqspipes.task import Task
 
@@ -49,33 +51,32 @@ class Status:
 
 def look(broker: Broker, domain: str, tasks: Sequence[Task], runs: Sequence[Run]) -> Status:
     """Return the status of some tasks."""
-    levels: list[LevelStatus] = []
-    for task in tasks:
-        dead = _messages(broker, task.dead_queue) if task.queues else 0
-        ages = [age for run in runs if (age := run.oldest_call(task.name)) is not None]
-        for priority, queue in enumerate(task.queues):
-            depth = broker.depth(queue)
-            polls = [at for run in runs if (at := run.last_poll(queue)) is not None]
-            levels.append(
-                LevelStatus(
-                    task=task.name,
-                    priority=priority,
-                    waiting=depth.waiting,
-                    in_flight=depth.in_flight,
-                    dead=dead,
-                    approximate=not broker.limits.exact,
-                    last_poll=time.monotonic() - max(polls) if polls else None,
-                    oldest_call=max(ages, default=None),
-                )
-            )
+    levels = [level for task in tasks for level in _levels(broker, task, runs)]
     outages = [error for run in runs if (error := run.outage) is not None]
     return Status(tuple(levels), _strays(broker, domain, tasks), outages[0] if outages else None)
+
+
+def _levels(broker: Broker, task: Task, runs: Sequence[Run]) -> Iterator[LevelStatus]:
+    """Yield the status of each level of a task; a source has no queue, but calls."""
+    ages = [age for run in runs if (age := run.oldest_call(task.name)) is not None]
+    oldest, approximate = max(ages, default=None), not broker.limits.exact
+    if not task.queues:
+        yield LevelStatus(task.name, 0, 0, 0, 0, False, None, oldest)
+        return
+    dead = _messages(broker, task.dead_queue)
+    for priority, queue in enumerate(task.queues):
+        depth = patiently(partial(broker.depth, queue))
+        polls = [at for run in runs if (at := run.last_poll(queue)) is not None]
+        last_poll = time.monotonic() - max(polls) if polls else None
+        yield LevelStatus(
+            task.name, priority, depth.waiting, depth.in_flight, dead, approximate, last_poll, oldest
+        )
 
 
 def _strays(broker: Broker, domain: str, tasks: Sequence[Task]) -> dict[str, int]:
     known = {queue for task in tasks for queue in (*task.queues, task.dead_queue)}
     try:
-        found = broker.names(f"{domain}--")
+        found = patiently(partial(broker.names, f"{domain}--"))
     except CredentialsError:
         return {}
     ours = [
@@ -89,7 +90,7 @@ def _strays(broker: Broker, domain: str, tasks: Sequence[Task]) -> dict[str, int
 
 def _messages(broker: Broker, queue: str) -> int:
     try:
-        depth = broker.depth(queue)
+        depth = patiently(partial(broker.depth, queue))
     except QueueMissingError:
         return 0
     return depth.waiting + depth.in_flight

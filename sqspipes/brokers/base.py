@@ -58,6 +58,11 @@ class Entry:
     group: str
     id: str
 
+    @property
+    def size(self) -> int:
+        """The body's bytes, as limits count them."""
+        return len(self.body) if self.body.isascii() else len(self.body.encode("utf-8", "surrogatepass"))
+
 
 @dataclass(frozen=True, slots=True)
 class QueueSpec:

@@ -41,6 +41,7 @@ class SqliteBroker(Broker):
         self._clock = clock
         self._closed = False
         self._store: Store | None = None
+        self._known: set[str] = set()
         self._opening = threading.Lock()
         self._bell = self._new_bell()
         survive_forks(self)
@@ -112,7 +113,9 @@ class SqliteBroker(Broker):
 
     def message_bytes(self, queue: str) -> int:
         """Return the largest body, in bytes, that this queue takes."""
-        self._opened().read(lambda t: t.found(queue))
+        if queue not in self._known:
+            self._opened().read(lambda t: t.found(queue))
+            self._known.add(queue)
         return self.limits.message_bytes
 
     def names(self, prefix: str) -> list[str]:
@@ -134,6 +137,7 @@ class SqliteBroker(Broker):
         """Delete a queue with all it holds; one that is not there is no error."""
         store = self._opened()
         store.write(lambda t: queues.delete(t, queue))
+        self._known.discard(queue)
         self._clean(store)
 
     def interrupt(self) -> None:

@@ -105,7 +105,7 @@ def failure(task: Task, attempt: int, error: BaseException) -> Outcome:
     if task.on_error == "raise":
         return Outcome(Ending.RAISE, error=error)
     final = task.retries is not None and attempt > task.retries
-    if final or isinstance(error, task.non_retryable) or isinstance(error, CodecError | OptionError):
+    if final or isinstance(error, (*task.non_retryable, CodecError, OptionError)):
         return Outcome(Ending.DEAD, death=death(task, error, attempt), error=error)
     return Outcome(Ending.RETRY, delay=safe_delay(task, attempt, error), error=error)
 

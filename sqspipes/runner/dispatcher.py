@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sqspipes import message as messages
-from sqspipes.brokers.base import Broker, Entry
+from sqspipes.brokers.base import Broker
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
+from sqspipes.runner.entries import as_received, letter_entry, message_entry
 from sqspipes.runner.executor import Call, Emission, Ending, Executor, Outcome, ThreadExecutor
 from sqspipes.runner.gate import Gate
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.lanes import Lanes
 from sqspipes.runner.leases import Leases
-from sqspipes.runner.letter import as_received, letter_entry
 from sqspipes.runner.pace import Pace
 from sqspipes.runner.settler import Abandoned, Settler
 from sqspipes.runner.stream import Stream
@@ -52,7 +52,7 @@ class Shared:
     stream: Stream | None
     died: Callable[[str, BaseException], None]
     raised: Callable[[BaseException], None]
-    tick: Callable[[], None]
+    tick: Callable[[float], None]
     quiet: Callable[[], None]  #: told of each call that ends during a stop
     heard: threading.Event = field(default_factory=threading.Event)
 
@@ -115,7 +115,7 @@ class Dispatcher:
             for held in new:
                 self._shared.settler.give_back(held)
         elif new:
-            self._shared.tick()
+            self._shared.tick(received + lease / 2)
             self.pump()
         return any(held.message.group is not None for held in new)
 
@@ -202,10 +202,10 @@ class Dispatcher:
             extra=parent.extra if parent else {},
         )
         queue = task.queue(message.priority)
-        body = messages.encode(message, emission.text)
-        self._check_size(body, queue)
+        entry = message_entry(
+            self._shared.broker, queue, message, emission.text, f"result of {self.task.name}"
+        )
         arrived = None if stream is None else lambda: stream.offer(origin, emission.value)
-        entry = Entry(body, message.lane, messages.legal(message.id))
         self._shared.settler.send(origin, queue, entry, arrived)
 
     def flush(self, origin: Origin) -> None:
@@ -222,10 +222,12 @@ class Dispatcher:
                 self.pace.called(seconds, ok=outcome.ending is Ending.DONE)
                 self.counts.done += outcome.ending is Ending.DONE
                 self.counts.failed += outcome.ending is not Ending.DONE
-            if not abandoned:
-                self._end(held, outcome, seconds)
-            with self.lock:
-                self._ending -= 1
+            try:
+                if not abandoned:
+                    self._end(held, outcome, seconds)
+            finally:
+                with self.lock:
+                    self._ending -= 1
             self._shared.gate.leave(held)
         if self.stopping:
             self._shared.quiet()
@@ -260,15 +262,16 @@ class Dispatcher:
         logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=error)
         if outcome.ending is Ending.RAISE:
             self._shared.raised(error)
-        held.message = as_received(held)
+        held.message, held.refused = as_received(held), None
+        due = self._shared.leases.clock.now() + outcome.delay
         with self.lock:
             self.stopping |= outcome.ending is Ending.RAISE
-            self.lanes.park(held, self._shared.leases.clock.now() + outcome.delay)
+            self.lanes.park(held, due)
             if not self._shared.leases.alive(held):
                 self._drop_lost(held)
             elif self.stopping:
                 self._give_back(self.lanes.drop(held))
-        self._shared.tick()
+        self._shared.tick(due)
 
     # To the settler, and from it
 
@@ -342,13 +345,6 @@ class Dispatcher:
     def _give_back(self, helds: Sequence[Held]) -> None:
         for held in helds:
             self._shared.settler.give_back(held)
-
-    def _check_size(self, body: str, queue: str) -> None:
-        most = self._shared.broker.message_bytes(queue) - messages.LETTER_BYTES
-        if len(body) > most:
-            raise TooLargeError(
-                f"result of {self.task.name} is too large: {len(body):,} bytes as a message, allowed are {most:,}"
-            )
 
     @property
     def used(self) -> int:

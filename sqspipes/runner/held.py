@@ -16,8 +16,8 @@ MOST_INNOCENT_RECEIVES = 3
 class Origin:
     """Where outputs come from: ``unsafe`` counts those not yet stored in the next queue.
 
-    ``refused`` is the reason why one of them can never be stored, or None. ``forgotten``: one of them will never be
-    safe, as nobody reads the results any more.
+    ``refused`` is the reason why one of them can never be stored, or None. ``forgotten``: one of them will never
+    be safe, as nobody reads the results any more.
     """
 
     __slots__ = ("forgotten", "refused", "unsafe")
@@ -41,9 +41,9 @@ class State(enum.Enum):
 class Held(Origin):
     """One received message while this process has it: its newest receipt, its lease, its failures so far.
 
-    ``asked`` and ``extending`` are the receipts of its acknowledgement and of its extend under way: a redelivery may
-    bring a newer one meanwhile. ``expires`` and ``extend_at`` are on the run's lease clock. ``done`` is set when its
-    call is over for good, ``buried`` when that made a dead letter.
+    ``asked`` and ``extending`` are the receipts of its acknowledgement and of its extend under way: a redelivery
+    may bring a newer one meanwhile. ``expires`` and ``extend_at`` are on the run's lease clock. ``done`` is set
+    when its call is over for good, ``buried`` when that made a dead letter.
     """
 
     __slots__ = (

@@ -33,6 +33,7 @@ class Level:
         self.asked = 0  #: messages that receives in flight will probably bring
         self.busy = False  #: the last answer was full
         self.known = False  #: something was received before
+        self.answered = False  #: a receive has ended
         self.skipped = 0  #: receives that went to higher levels since the last one here
         self.last_poll: float | None = None
 
@@ -103,7 +104,7 @@ class Intake:
     def _receive(self, level: Level, place: int, count: int, reserved: int) -> None:
         """Receive once, however many tries it takes; the lease counts from the first one."""
         # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on.
-        wait = 0.0 if place or (level.busy and len(self._levels) > 1) else self.wait
+        wait = 0.0 if place or (len(self._levels) > 1 and self._keeps_lower_out(level)) else self.wait
         attempt, tries, first = uuid.uuid4().hex, 0, self._clock.now()
         while True:
             level.last_poll = time.monotonic()
@@ -131,6 +132,7 @@ class Intake:
             level.open -= 1
             level.asked -= reserved
             level.busy = got == asked and got > 0
+            level.answered = True
             level.known |= got > 0
             full = got == self._broker.limits.entries
             level.width = min(level.width + 1, self._broker.limits.requests_in_flight) if full else 1
@@ -162,7 +164,7 @@ class Intake:
             return 0
         used = dispatcher.used
         if dispatcher.pace.probing:
-            return 1 if used == 0 and not any(each.open for each in self._levels) else 0
+            return 1 if used == 0 and level.open == 0 else 0
         # A process's first receive of a queue, and every one while it holds a suspect, takes a single message:
         # one that kills its process then takes no neighbour with it.
         if not level.known or dispatcher.suspects(level.queue):
@@ -176,7 +178,7 @@ class Intake:
     def _has_turn(self, level: Level) -> bool:
         """Say whether no higher level is to be served first, and keep the books of whose turn it is."""
         higher = [each for each in self._levels if each.number > level.number]
-        if any(each.busy for each in higher):
+        if any(self._keeps_lower_out(each) for each in higher):
             if self._task.strict or level.skipped < SHARE_OF_HIGHER:
                 return False
             level.skipped = 0
@@ -184,3 +186,7 @@ class Intake:
             if each.number < level.number:
                 each.skipped += 1
         return True
+
+    def _keeps_lower_out(self, level: Level) -> bool:
+        """Say whether a level may have messages that go before those of lower ones."""
+        return level.busy or (self._task.strict and not level.answered)

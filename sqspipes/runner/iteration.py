@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -30,8 +32,12 @@ class Results(Iterator[Any]):
         if threading.current_thread() is threading.main_thread():
             # SIGINT stays a KeyboardInterrupt, wherever the reader is: it ends the loop like any exception.
             self._signals.enter_context(watched(run, [signal.SIGTERM]))
-        # Also for a reader that breaks out of its loop without closing, and at the end of the process.
-        self._finalizer = weakref.finalize(self, _stop, run, stream)
+        # For a reader that breaks out of its loop without closing: this may be called in any thread, with any lock
+        # held, so it only asks. At the end of the process there is time to wait.
+        self._dropped = weakref.finalize(self, run.stop)
+        self._dropped.atexit = False
+        self._at_exit = partial(_stop, run, stream)
+        atexit.register(self._at_exit)
 
     def __iter__(self) -> Results:
         return self
@@ -66,7 +72,9 @@ class Results(Iterator[Any]):
     def _finish(self, *, settle: bool) -> None:
         if settle:
             self._stream.settle()
-        self._finalizer()
+        self._dropped.detach()
+        atexit.unregister(self._at_exit)
+        _stop(self._run, self._stream)
         self._signals.close()
 
 

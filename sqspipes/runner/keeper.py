@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,9 @@ SHORTEST_EXTEND = 1.0
 
 #: Seconds for which a stop waits for the keeper, which may be waiting for a queue that is behind.
 STOP_SECONDS = 1.0
+
+#: Seconds that it sleeps at most: the lease clock may run ahead of the one that measures sleep.
+LONGEST_SLEEP = 60.0
 
 #: Seconds without a message after which the log says what the run waits for.
 QUIET_SECONDS = 10.0
@@ -42,6 +46,7 @@ class Keeper:
         self._heard = heard
         self._died = died
         self._changed = threading.Condition()
+        self._planned = math.inf  # when it will look again by itself; while it looks, every tick counts
         self._ticked = False
         self._pump = False
         self._stopped = False
@@ -60,9 +65,9 @@ class Keeper:
         if self._thread is not threading.current_thread() and self._thread.ident is not None:
             self._thread.join(STOP_SECONDS)
 
-    def tick(self) -> None:
-        """Look at the clock again: something new may be due earlier."""
-        if not self._ticked:
+    def tick(self, due: float) -> None:
+        """Be awake at a time of the lease clock."""
+        if due < self._planned:
             with self._changed:
                 self._ticked = True
                 self._changed.notify()
@@ -76,18 +81,19 @@ class Keeper:
     def _work(self) -> None:
         try:
             while not self._stopped:
-                seconds = self._look()
+                due = self._look()
                 with self._changed:
                     if not (self._ticked or self._pump or self._stopped):
-                        self._changed.wait(seconds)
-                    self._ticked = False
+                        self._planned = due
+                        self._changed.wait(min(due - self._leases.clock.now(), LONGEST_SLEEP))
+                    self._planned, self._ticked = math.inf, False
         except Abandoned:
             return
         except BaseException as error:
             self._died("keeper", error)
 
-    def _look(self) -> float | None:
-        """Do all that is due; return the seconds until there is more."""
+    def _look(self) -> float:
+        """Do all that is due; return when there will be more."""
         with self._changed:
             pump, self._pump = self._pump, False
         now = self._leases.clock.now()
@@ -102,8 +108,7 @@ class Keeper:
             else:
                 self._lost(held)  # the broker's longest lease is over
         dues += [next_lease, self._watch_quiet(now)]
-        known = [due for due in dues if due is not None]
-        return max(0.0, min(known) - self._leases.clock.now()) if known else None
+        return min((due for due in dues if due is not None), default=math.inf)
 
     def _watch_quiet(self, now: float) -> float | None:
         if self._quiet_at is not None and self._heard.is_set():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import threading
@@ -25,7 +26,7 @@ from sqspipes.runner.leases import Clock, Leases
 from sqspipes.runner.outage import Outage
 from sqspipes.runner.settler import Settler
 from sqspipes.runner.source import Source
-from sqspipes.runner.stream import Stream
+from sqspipes.runner.stream import SIGNAL_SECONDS, Stream
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Run:
             stream=self.stream,
             died=self._died,
             raised=lambda error: self._commands.put(("raised", error)),
-            tick=lambda: self._keeper.tick(),
+            tick=lambda due: self._keeper.tick(due),
             quiet=self._stir,
         )
         self._dispatchers = {
@@ -173,9 +174,11 @@ class Run:
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end, whatever it is; False if the run is not over after ``timeout`` seconds."""
-        if not self._over.wait(timeout):
-            return False
-        self._thread.join(timeout)
+        deadline = time.monotonic() + timeout if timeout is not None else math.inf
+        while not self._over.wait(min(SIGNAL_SECONDS, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+        self._thread.join()
         return True
 
     def stop(self) -> None:
@@ -355,7 +358,7 @@ class Run:
                 self._note(kind, detail)
             if kind == "signal":
                 hurried, cut, deadline = True, True, time.monotonic()
-            elif kind == "stop":
+            elif kind in ("stop", "interrupt"):
                 cut = True
 
     def _note(self, kind: str, detail: Any) -> None:

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 #: The part of the linger that messages put with a group wait: the broker hands out nothing more of their group
 #: until they are acknowledged.
-GROUPED_LINGER = 0.1
+GROUPED_LINGER = 0.2
 
 
 class Abandoned(BaseException):
@@ -80,7 +80,7 @@ class Settler:
         if not batcher.wait_for_room():
             raise Abandoned
         self.expect(origin)
-        batcher.add(Item(Parcel(origin, entry, arrived), entry.group, len(entry.body), self._linger(origin)))
+        batcher.add(Item(Parcel(origin, entry, arrived), entry.group, entry.size, self._linger(origin)))
 
     def expect(self, origin: Origin) -> None:
         """Count one more output that is not safe yet."""
@@ -261,6 +261,7 @@ class Settler:
         return answers
 
     def _extended(self, held: Held, answer: Answer) -> None:
-        newer = held.receipt != held.extending
-        if answer.kind is not Kind.OK and held.state is not State.OVER and not newer:
+        # One that is settling may be acknowledged already; a newer receipt came with a lease of its own.
+        settling = held.state in (State.SETTLING, State.OVER)
+        if answer.kind is not Kind.OK and not settling and held.receipt == held.extending:
             self._lost(held)

@@ -9,6 +9,10 @@ from typing import Any
 
 from sqspipes.runner.held import Origin
 
+#: Seconds that a caller sleeps at a time. CPython does not wake the main thread for a signal that comes in the
+#: moment before an untimed wait begins: with this one the signal's handler runs a little later.
+SIGNAL_SECONDS = 0.25
+
 #: Results that may wait for the reader before the tasks do.
 MOST_RESULTS = 100
 
@@ -39,18 +43,14 @@ class Stream:
                 return
         self._forget(origin)
 
-    def next(self, timeout: float | None = None) -> tuple[Any] | None:
-        """Call the last result safe and return the next one in a tuple; None when the stream is at its end.
-
-        Raises ``TimeoutError`` after ``timeout`` seconds.
-        """
+    def next(self) -> tuple[Any] | None:
+        """Call the last result safe and return the next one in a tuple; None when the stream is at its end."""
         self.settle()
         with self._changed:
             while not self._results:
                 if self._closed:
                     return None
-                if not self._changed.wait(timeout):
-                    raise TimeoutError
+                self._changed.wait(SIGNAL_SECONDS)
             self._last, value = self._results.popleft()
             self._changed.notify_all()
             return (value,)
@@ -67,8 +67,9 @@ class Stream:
             self._closed = True
             forgotten = [origin for origin, _ in self._results]
             self._results.clear()
+            last = self._last
+            if last is not None:
+                forgotten.append(last)
             self._changed.notify_all()
-        if self._last is not None:
-            forgotten.append(self._last)
         for origin in forgotten:
             self._forget(origin)

@@ -1,15 +1,27 @@
-"""Letter: what is sent to the dead-letter queue for a message that its task gives up."""
+"""Entries: what is sent for a message, to its task's queue or to the dead letters."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from sqspipes import message as messages
-from sqspipes.brokers.base import Entry
-from sqspipes.errors import CodecError
+from sqspipes.brokers.base import Broker, Entry
+from sqspipes.errors import CodecError, TooLargeError
 from sqspipes.message import Death, Message
 from sqspipes.runner.held import Held
 from sqspipes.task import Task
+
+
+def message_entry(broker: Broker, queue: str, message: Message, text: str | None, what: str) -> Entry:
+    """Return what to send for a message; ``text`` is its value's JSON, ``what`` names it in the error.
+
+    It leaves the room that its dead letter would need.
+    """
+    entry = Entry(messages.encode(message, text), message.lane, messages.legal(message.id))
+    most = broker.message_bytes(queue) - messages.LETTER_BYTES
+    if entry.size > most:
+        raise TooLargeError(f"{what} is too large: {entry.size:,} bytes as a message, allowed are {most:,}")
+    return entry
 
 
 def as_received(held: Held) -> Message:
