@@ -341,7 +341,7 @@ class TaskClient:
         with watched(run) as signals:
             run.start()
             summary = run.wait()
-        if signals.interrupted:
+        if signals is not None and signals.interrupted:
             raise KeyboardInterrupt
         return summary
 

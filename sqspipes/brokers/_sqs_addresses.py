@@ -70,9 +70,10 @@ class Addresses:
             self._sizes[queue] = int(found["MaximumMessageSize"])
         return found
 
-    def made(self, queue: str, url: str) -> None:
+    def made(self, queue: str, url: str, message_bytes: int) -> None:
         """Remember a queue that was created now."""
         self._urls[queue] = url
+        self._sizes[queue] = message_bytes
         self._made[queue] = self._clock()
 
     def lost(self, error: QueueMissingError) -> QueueMissingError | BrokerUnavailableError:

@@ -9,7 +9,7 @@ from sqspipes.brokers import _sqs_queues as queues
 from sqspipes.brokers._sqs_addresses import Addresses
 from sqspipes.brokers._sqs_calls import Calls
 from sqspipes.brokers._sqs_errors import RefusedError
-from sqspipes.brokers.base import QueueSpec
+from sqspipes.brokers.base import MESSAGE_BYTES, QueueSpec
 from sqspipes.errors import CredentialsError, QueueMissingError
 
 #: Requests under way at once while queues are declared.
@@ -51,7 +51,7 @@ class Declaration:
             if error.code not in ("QueueAlreadyExists", "QueueNameExists"):
                 raise
             return False
-        self._addresses.made(spec.name, url)
+        self._addresses.made(spec.name, url, int(spec.attributes.get("MaximumMessageSize", MESSAGE_BYTES)))
         return True
 
     def _create_queue(self, spec: QueueSpec) -> str:

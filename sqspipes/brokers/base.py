@@ -29,6 +29,11 @@ DEDUPLICATION_SECONDS = 300.0
 MAX_RECEIVES = 50
 
 
+#: The largest message, in bytes, and the largest request.
+#: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
+MESSAGE_BYTES = 1_048_576
+
+
 class Kind(enum.Enum):
     """What became of one entry of a batch."""
 
@@ -92,8 +97,8 @@ class Limits:
     """
 
     entries: int = 10
-    request_bytes: int = 1_048_576
-    message_bytes: int = 1_048_576
+    request_bytes: int = MESSAGE_BYTES
+    message_bytes: int = MESSAGE_BYTES
     longest_wait: float = 20.0
     longest_lease: float = 43_200.0
     exact: bool = True

@@ -115,7 +115,6 @@ class Dispatcher:
             for held in new:
                 self._shared.settler.give_back(held)
         elif new:
-            self._shared.tick(received + lease / 2)
             self.pump()
         return any(held.message.group is not None for held in new)
 
@@ -295,8 +294,6 @@ class Dispatcher:
         self._bury(held, calls.death(self.task, error, held.failures + 1), error)
 
     def _send_letter(self, held: Held, death: messages.Death, error: BaseException | None) -> None:
-        with self.lock:
-            self.counts.dead += 1
         logger.error(
             "%s %s is a dead letter after %d attempts: %s: %s; see client.dead_letters(%r)",
             self.task.name, held.message.id, death.attempts, death.error_type, death.error, self.task.name,
@@ -304,7 +301,13 @@ class Dispatcher:
         )  # fmt: skip
         held.buried = True
         entry = letter_entry(self.task, held, death, self._shared.broker.message_bytes(self.task.dead_queue))
-        self._shared.settler.send(held, self.task.dead_queue, entry)
+
+        def arrived() -> None:
+            with self.lock:
+                self.counts.dead += 1
+            self._shared.settler.safe(held)
+
+        self._shared.settler.send(held, self.task.dead_queue, entry, arrived)
 
     def refused(self, held: Held) -> None:
         """Bury a message one of whose outputs its queue will never take."""

@@ -47,8 +47,8 @@ class Held(Origin):
     """
 
     __slots__ = (
-        "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "lane", "lease", "level",
-        "lost", "message", "received", "receipt", "state",
+        "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "lane",
+        "lease", "level", "lost", "message", "received", "receipt", "state",
     )  # fmt: skip
 
     def __init__(

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import signal
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack
-from functools import partial
 from types import TracebackType
 from typing import Any
 
 from sqspipes.runner.run import Run
-from sqspipes.runner.signals import watched
+from sqspipes.runner.signals import Signals
 from sqspipes.runner.stream import Stream
 
 
@@ -28,16 +25,11 @@ class Results(Iterator[Any]):
     def __init__(self, run: Run, stream: Stream) -> None:
         self._run = run
         self._stream = stream
-        self._signals = ExitStack()
-        if threading.current_thread() is threading.main_thread():
-            # SIGINT stays a KeyboardInterrupt, wherever the reader is: it ends the loop like any exception.
-            self._signals.enter_context(watched(run, [signal.SIGTERM]))
-        # For a reader that breaks out of its loop without closing: this may be called in any thread, with any lock
-        # held, so it only asks. At the end of the process there is time to wait.
-        self._dropped = weakref.finalize(self, run.stop)
+        # SIGINT stays a KeyboardInterrupt, wherever the reader is: it ends the loop like any exception.
+        main = threading.current_thread() is threading.main_thread()
+        self._signals = Signals(run, [signal.SIGTERM]) if main else None
+        self._dropped = weakref.finalize(self, _drop, run, self._signals)
         self._dropped.atexit = False
-        self._at_exit = partial(_stop, run, stream)
-        atexit.register(self._at_exit)
 
     def __iter__(self) -> Results:
         return self
@@ -73,14 +65,20 @@ class Results(Iterator[Any]):
         if settle:
             self._stream.settle()
         self._dropped.detach()
-        atexit.unregister(self._at_exit)
-        _stop(self._run, self._stream)
-        self._signals.close()
+        self._stream.close()
+        if self._run.live:
+            self._run.stop()
+            self._run.join()
+        if self._signals is not None:
+            self._signals.restore()
+            self._signals = None
 
 
-def _stop(run: Run, stream: Stream) -> None:
-    """Stop a run in good order and wait for it; what was not read is given back."""
-    stream.close()
-    if run.live:
-        run.stop()
-        run.join()
+def _drop(run: Run, signals: Signals | None) -> None:
+    """Ask the run of a reader that left its loop without closing to stop.
+
+    This may be called in any thread, with any lock held, so it waits for nothing.
+    """
+    run.stop()
+    if signals is not None:
+        signals.restore()

@@ -6,7 +6,7 @@ import heapq
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sqspipes.message import Delivery
 from sqspipes.runner.held import Held
@@ -28,11 +28,15 @@ class Clock:
 
 
 class Leases:
-    """What is held, keyed by queue and broker's message id, so that a redelivery is never a second call."""
+    """What is held, keyed by queue and broker's message id, so that a redelivery is never a second call.
 
-    def __init__(self, clock: Clock, longest: float) -> None:
+    ``longest`` is the broker's longest lease, ``tick`` is told when each lease is to be extended.
+    """
+
+    def __init__(self, clock: Clock, longest: float, tick: Callable[[float], None]) -> None:
         self.clock = clock
         self._longest = longest
+        self._tick = tick
         self._lock = threading.Lock()
         self._held: dict[tuple[str, str], Held] = {}
         self._handed_on: OrderedDict[tuple[str, str], float] = OrderedDict()
@@ -131,3 +135,4 @@ class Leases:
 
     def _push(self, held: Held) -> None:
         heapq.heappush(self._due, (held.extend_at, held.key))
+        self._tick(held.extend_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import os
@@ -90,7 +91,7 @@ class Run:
         self._thread = threading.Thread(target=self._supervise, name="sqspipes run", daemon=True)
 
     def _build(self) -> None:
-        leases = Leases(Clock(), self._broker.limits.longest_lease)
+        leases = Leases(Clock(), self._broker.limits.longest_lease, lambda due: self._keeper.tick(due))
         self._settler = Settler(
             self._broker,
             leases,
@@ -247,8 +248,15 @@ class Run:
         """Start all parts."""
         described = ", ".join(_describe(plan) for plan in self._plan.plans)
         logger.info("%s runs on %s: %s", self._domain, self._broker.url, described)
+        atexit.register(self._leave)
         self._thread.start()
         return self
+
+    def _leave(self) -> None:
+        """Stop in good order at the end of the process."""
+        if self.live:
+            self.stop()
+            self.join()
 
     def _supervise(self) -> None:
         try:
@@ -268,6 +276,7 @@ class Run:
             if self.stream is not None:
                 self.stream.close()
             self._over.set()
+            atexit.unregister(self._leave)
 
     def _wait_for_end(self) -> tuple[str, Any]:
         drain = self._drain
