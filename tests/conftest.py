@@ -13,23 +13,45 @@ import pytest
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker
 from tests.contract.differences import reasons
-from tests.servers import Ministack, Proxy
+from tests.servers import Ministack, Proxy, Server
 
 BROKERS = ("memory", "sqlite", "sqs")
 
 
+#: Where the process that hands out the tests keeps the emulator that all its workers share.
+SHARED = pytest.StashKey[Ministack]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Start the SQS emulator before the first of several test processes, and tell each where it is."""
+    if SHARED not in node.config.stash:
+        node.config.stash[SHARED] = Ministack()
+    node.workerinput["ministack_url"] = node.config.stash[SHARED].url
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the emulator that several test processes shared."""
+    if SHARED in config.stash:
+        config.stash[SHARED].stop()
+
+
 @pytest.fixture(scope="session")
-def ministack() -> Iterator[Ministack]:
+def ministack(request: pytest.FixtureRequest) -> Iterator[Server]:
     """The SQS emulator, started once; without it the tests that need it fail."""
+    shared = getattr(request.config, "workerinput", {}).get("ministack_url")
+    if shared:
+        yield Server(shared)
+        return
     server = Ministack()
     try:
-        yield server
+        yield Server(server.url)
     finally:
         server.stop()
 
 
 @pytest.fixture
-def proxy(ministack: Ministack) -> Iterator[Proxy]:
+def proxy(ministack: Server) -> Iterator[Proxy]:
     """A proxy before the emulator, for one test."""
     with contextlib.closing(Proxy(ministack.url)) as proxy:
         yield proxy
@@ -50,7 +72,7 @@ def broker_arguments(request: pytest.FixtureRequest, tmp_path: Path) -> Callable
             return {"broker": "memory://"}
         if name == "sqlite":
             return {"broker": f"sqlite:///{tmp_path}/pipe.db"}
-        server: Ministack = request.getfixturevalue("ministack")
+        server: Server = request.getfixturevalue("ministack")
         return {"broker": "sqs://", "endpoint_url": server.url, **AWS}
 
     return arguments

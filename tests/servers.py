@@ -29,6 +29,13 @@ runpy.run_module("ministack", run_name="__main__")
 """
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that somebody started; ``url`` is its endpoint."""
+
+    url: str
+
+
 class Ministack:
     """The SQS emulator on a free port of 127.0.0.1, in a process of its own; ``url`` is its endpoint."""
 
@@ -264,10 +271,8 @@ class Proxy:
         with self._lock:
             self._requests.append(request)
             plan = self._plans.get(action) or self._plans.get("")
-            if plan:
-                behaviour = plan.popleft()
-            else:
-                behaviour = self._rules.get(action) or self._rules.get("") or forwarded
+            rule = self._rules.get(action) or self._rules.get("") or forwarded
+            behaviour = plan.popleft() if plan else rule
         return behaviour(request, forward)
 
     @contextlib.contextmanager

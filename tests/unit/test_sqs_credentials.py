@@ -17,8 +17,8 @@ from sqspipes.errors import (
 from tests.conftest import MakeBroker
 from tests.contract.steps import bodies, made, put, take
 from tests.servers import (
-    Ministack,
     Proxy,
+    Server,
     error,
 )
 
@@ -67,7 +67,7 @@ def test_missing_region_is_explained(bare: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])
 def test_environment_may_give_everything(
-    bare: pytest.MonkeyPatch, ministack: Ministack, domain: str, name: str
+    bare: pytest.MonkeyPatch, ministack: Server, domain: str, name: str
 ) -> None:
     bare.setenv(name, "eu-central-1")
     bare.setenv("AWS_ACCESS_KEY_ID", "x")
@@ -81,7 +81,7 @@ def test_environment_may_give_everything(
 
 
 def test_session_may_give_everything_but_the_endpoint(
-    bare: pytest.MonkeyPatch, ministack: Ministack, domain: str
+    bare: pytest.MonkeyPatch, ministack: Server, domain: str
 ) -> None:
     session = boto3.Session(aws_access_key_id="x", aws_secret_access_key="x", region_name="eu-west-1")
     broker = open_broker("sqs://", session=session, endpoint_url=ministack.url)

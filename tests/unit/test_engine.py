@@ -1,0 +1,524 @@
+"""The engine in the states in which it could go wrong: each test makes one of them, by events and not by luck."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sqspipes import RunError, TaskCallback, TaskClient
+from sqspipes.brokers import open_broker
+from sqspipes.brokers.base import Answer, Broker, Depth, Entry, Kind, QueueSpec
+from sqspipes.errors import QueueMissingError
+from sqspipes.message import Delivery
+from tests.integration.support import PATIENCE, Seen, passed, until
+
+DOMAIN = "engine"
+
+
+class Passing(Broker):
+    """A broker in memory; ``before`` has functions that run before a request, by its name and queue's task."""
+
+    def __init__(self, **limits: Any) -> None:
+        self._inner = open_broker("memory://")
+        self.url = self._inner.url
+        self.limits = replace(self._inner.limits, **limits)
+        self.before: dict[tuple[str, str], Callable[[Sequence[Any]], list[Answer] | None]] = {}
+        self.receives: list[tuple[str, int]] = []
+        self.released: list[tuple[str, float]] = []
+        self.extends = 0
+
+    def _hook(self, action: str, queue: str, entries: Sequence[Any]) -> list[Answer] | None:
+        hook = self.before.get((action, queue.removesuffix(".fifo").partition("--")[2]))
+        return None if hook is None else hook(entries)
+
+    def declare(self, specs: Sequence[QueueSpec], *, create: bool = True) -> None:
+        self._inner.declare(specs, create=create)
+
+    def send(self, queue: str, entries: Sequence[Entry]) -> list[Answer]:
+        return self._hook("send", queue, entries) or self._inner.send(queue, entries)
+
+    def receive(self, queue: str, *, count: int, wait: float, lease: float, attempt: str) -> list[Delivery]:
+        self.receives.append((queue, count))
+        self._hook("receive", queue, [count])
+        return self._inner.receive(queue, count=count, wait=wait, lease=lease, attempt=attempt)
+
+    def ack(self, queue: str, receipts: Sequence[str]) -> list[Answer]:
+        return self._hook("ack", queue, receipts) or self._inner.ack(queue, receipts)
+
+    def extend(self, queue: str, leases: Sequence[tuple[str, float]]) -> list[Answer]:
+        self.extends += 1
+        self.released += [(queue, seconds) for _, seconds in leases if seconds == 0]
+        return self._hook("extend", queue, leases) or self._inner.extend(queue, leases)
+
+    def depth(self, queue: str) -> Depth:
+        self._hook("depth", queue, [])
+        return self._inner.depth(queue)
+
+    def message_bytes(self, queue: str) -> int:
+        return self._inner.message_bytes(queue)
+
+    def names(self, prefix: str) -> list[str]:
+        return self._inner.names(prefix)
+
+    def queue_url(self, queue: str) -> str:
+        return self._inner.queue_url(queue)
+
+    def purge(self, queue: str) -> None:
+        self._inner.purge(queue)
+
+    def delete(self, queue: str) -> None:
+        self._inner.delete(queue)
+
+    def interrupt(self) -> None:
+        self._inner.interrupt()
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@pytest.fixture
+def broker() -> Iterator[Passing]:
+    with contextlib.closing(Passing()) as broker:
+        yield broker
+
+
+def piped(broker: Broker, *tasks: Any, **options: Any) -> TaskClient:
+    return TaskClient(DOMAIN, broker=broker, **{"backoff": 0, **options}).register_tasks(list(tasks))
+
+
+def put_raw(broker: Broker, task: str, *bodies: str, group: str = "group") -> None:
+    """Send bodies as a stranger would."""
+    answers = broker.send(
+        f"{DOMAIN}--{task}.fifo", [Entry(body, group, f"raw-{next(_numbers)}") for body in bodies]
+    )
+    assert all(answer.kind is Kind.OK for answer in answers)
+
+
+_numbers = itertools.count()
+
+
+def redelivered(broker: Broker, queue: str, times: int) -> None:
+    """Receive what is in a queue and give it back, so that it has been received so often."""
+    for _ in range(times):
+        found = broker.receive(queue, count=10, wait=0.0, lease=60.0, attempt=f"a{next(_numbers)}")
+        assert found
+        broker.extend(queue, [(one.receipt, 0.0) for one in found])
+
+
+def left(broker: Broker, task: str) -> tuple[int, int]:
+    depth = broker.depth(f"{DOMAIN}--{task}.fifo")
+    return depth.waiting, depth.in_flight
+
+
+def letters(client: TaskClient) -> list[str]:
+    return [letter.error_type for letter in client.dead_letters()]
+
+
+# Lanes that must go on
+
+
+def test_lane_goes_on_after_a_body_that_cannot_be_read(broker: Passing) -> None:
+    seen = Seen()
+    client = piped(broker, {"method": seen.take, "name": "take"})
+    client.create_queues()
+    put_raw(broker, "take", "not json", "also {not", '"good"', "}", '"better"')
+    with client.start():
+        assert seen.wait(2) == ["good", "better"]
+    assert letters(client) == ["DecodingError"] * 3
+    assert left(broker, "take") == (0, 0)
+
+
+def test_message_that_fails_without_a_pause_is_called_again_and_again(broker: Passing) -> None:
+    tries: list[int] = []
+
+    def fail(value: int) -> None:
+        tries.append(value)
+        raise ValueError
+
+    client = piped(broker, {"method": fail, "retries": 40, "workers": 4})
+    client.put_many(range(20))
+    summary = client.run(drain=True)
+    assert (summary.failed, summary.dead) == (20 * 41, 20)
+    assert len(tries) == 20 * 41
+    assert left(broker, "fail") == (0, 0)
+
+
+def test_every_try_gets_the_value_as_it_was_put(broker: Passing) -> None:
+    seen = Seen()
+
+    def fail(value: dict[str, Any]) -> None:
+        seen.take(dict(value))
+        value["made"] = object()
+        raise ValueError
+
+    client = piped(broker, {"method": fail, "retries": 2})
+    client.put({"a": 1})
+    assert client.run(drain=True).dead == 1
+    assert seen.values == [{"a": 1}] * 3
+    assert [letter.value for letter in client.dead_letters()] == [{"a": 1}]
+
+
+@pytest.mark.parametrize("body", ["1e999", '{"a": [1e999]}', "[" * 900 + "]" * 900])
+def test_value_that_can_be_read_and_not_written_poisons_nothing(broker: Passing, body: str) -> None:
+    def fail(value: Any) -> None:
+        raise ValueError
+
+    client = piped(broker, {"method": fail, "retries": 0})
+    client.create_queues()
+    put_raw(broker, "fail", body)
+    assert client.run(drain=True).dead == 1
+    assert letters(client) == ["ValueError"]
+
+
+# Suspects
+
+
+def test_suspect_behind_a_higher_level_does_not_stop_the_process(broker: Passing) -> None:
+    seen, begun, go_on = Seen(), threading.Event(), threading.Event()
+
+    def take(value: str) -> None:
+        if value == "first":
+            begun.set()
+            passed(go_on)
+        seen.take(value)
+
+    client = piped(broker, {"method": take, "priorities": 2, "workers": 2})
+    client.create_queues()
+    client.put("suspect")
+    redelivered(broker, f"{DOMAIN}--take.fifo", 5)
+    client.put("first", priority=1)
+    broker.before["receive", "take"] = lambda _: passed(begun)  # the suspect comes when the first one runs
+    broker.receives.clear()
+    with client.start() as run:
+        passed(begun)
+        # The queue is asked again when the suspect has been refused.
+        until(lambda: broker.receives.count((f"{DOMAIN}--take.fifo", 1)) >= 2)
+        client.put("high", priority=1)
+        until(lambda: broker.depth(f"{DOMAIN}--take--p1.fifo").in_flight == 2)
+        go_on.set()
+        assert sorted(seen.wait(3)) == ["first", "high", "suspect"]
+    assert run.summary.done == 3
+
+
+def test_suspects_of_two_tasks_take_turns_and_nobody_is_beside_them(broker: Passing) -> None:
+    inside, beside, seen = [0], [], Seen()
+    lock = threading.Lock()
+
+    def take(value: str) -> None:
+        with lock:
+            inside[0] += 1
+            if "suspect" in value and inside[0] > 1:
+                beside.append(value)
+        threading.Event().wait(0.002)
+        with lock:
+            inside[0] -= 1
+        seen.take(value)
+
+    def one(value: str) -> None:
+        take(value)
+
+    def two(value: str) -> None:
+        take(value)
+
+    client = piped(broker, {"method": one, "workers": 3}, {"method": two, "workers": 3})
+    client.create_queues()
+    for name in ("one", "two"):
+        client.put_many([f"suspect {n}" for n in range(3)], task=name)
+        redelivered(broker, f"{DOMAIN}--{name}.fifo", 4)
+        client.put_many([f"innocent {n}" for n in range(20)], task=name)
+    with client.start():
+        seen.wait(46)
+    assert not beside
+
+
+# Levels
+
+
+def test_lower_level_does_not_wait_for_the_poll_of_a_higher_one(broker: Passing) -> None:
+    seen = Seen()
+    client = piped(broker, {"method": seen.take, "name": "take", "priorities": 2})
+    client.put("high", priority=1)
+    with client.start():
+        seen.wait(1)
+        began = time.monotonic()
+        for number in range(5):
+            client.put(number)
+            seen.wait(number + 2)
+        assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_lower_level_ends_the_probing_too(broker: Passing) -> None:
+    seen = Seen()
+
+    def take(value: int) -> None:
+        seen.take(value)
+        if value < 30:
+            raise ValueError
+
+    broker.limits = replace(broker.limits, longest_wait=0.05)
+    client = piped(broker, {"method": take, "priorities": 3, "retries": 0, "workers": 2})
+    client.put_many(range(40))
+    with client.start():
+        assert sorted(seen.wait(40)) == list(range(40))
+
+
+# The end of a run
+
+
+def test_drain_waits_for_what_a_source_has_handed_on(broker: Passing) -> None:
+    seen = Seen()
+    values: Iterator[int | None] = iter([*range(3), None])
+    slow = threading.Event()
+
+    def feed() -> int | None:
+        return next(values)
+
+    def send(entries: Sequence[Any]) -> None:
+        slow.wait(0.3)  # longer than a look at empty queues
+
+    client = piped(broker, feed, {"method": seen.take, "name": "take"})
+    broker.before["send", "take"] = send
+    client.run(drain=True)
+    assert seen.values == [0, 1, 2]
+
+
+def test_error_while_draining_ends_all_threads(broker: Passing) -> None:
+    seen = Seen()
+    client = piped(broker, {"method": seen.take, "name": "take"})
+    client.create_queues()
+
+    def depth(_: Sequence[Any]) -> None:
+        raise QueueMissingError("gone")
+
+    broker.before["depth", "take"] = depth
+    with pytest.raises(RunError):
+        client.run(drain=True)
+    client.put(1)
+    until(lambda: not engine_threads())
+    assert not seen.values
+
+
+def engine_threads() -> list[str]:
+    """Name the threads of runs that are alive; those that ask the broker end by themselves when idle."""
+    names = (thread.name for thread in threading.enumerate())
+    return [
+        name
+        for name in names
+        if name.startswith(
+            ("sqspipes run", "sqspipes receive", "sqspipes keeper", "sqspipes worker", "sqspipes source")
+        )
+    ]
+
+
+@pytest.mark.parametrize("queue", ["after", "take--dead"])
+def test_run_whose_next_queue_is_gone_ends_at_once_with_an_error(broker: Passing, queue: str) -> None:
+    def take(value: int) -> int:
+        if queue == "take--dead":
+            raise ValueError
+        return value
+
+    def send(_: Sequence[Any]) -> None:
+        raise QueueMissingError(queue)
+
+    client = piped(
+        broker, {"method": take, "workers": 4, "retries": 0}, {"name": "after"}, stop_timeout=2 * PATIENCE
+    )
+    client.put_many(range(100))
+    broker.before["send", queue] = send
+    began = time.monotonic()
+    with pytest.raises(RunError, match="QueueMissingError"):
+        client.run()
+    assert time.monotonic() - began < PATIENCE
+    until(lambda: not engine_threads())
+    waiting, in_flight = left(broker, "take")
+    assert waiting + in_flight > 0
+    assert in_flight == 0
+
+
+def test_iteration_over_a_generator_source_ends_when_the_reader_leaves(broker: Passing) -> None:
+    def feed() -> Iterator[int]:
+        yield from itertools.count()
+
+    client = piped(broker, feed, stop_timeout=2 * PATIENCE)
+    began = time.monotonic()
+    with client.run(iterate=True) as results:
+        assert [next(results), next(results)] == [0, 1]
+    assert time.monotonic() - began < PATIENCE
+    until(lambda: not engine_threads())
+
+
+def test_callback_of_an_unread_result_does_not_hold_up_the_stop(broker: Passing) -> None:
+    called: list[int] = []
+
+    def take(value: int) -> TaskCallback:
+        return TaskCallback(value, called.append, [value])
+
+    client = piped(broker, {"method": take, "workers": 3}, stop_timeout=2 * PATIENCE)
+    client.put_many(range(10), group="one")
+    began = time.monotonic()
+    with client.run(iterate=True) as results:
+        assert next(results) == 0
+    assert time.monotonic() - began < PATIENCE
+    assert called in ([], [0])
+    assert left(broker, "take")[1] == 0
+
+
+def test_reader_that_comes_back_after_the_end_finds_the_end(broker: Passing) -> None:
+    client = piped(broker, {"method": lambda value: value, "name": "take"})
+    client.put(1)
+    results = client.run(iterate=True)
+    assert next(results) == 1
+    client.stop()
+    results._run.join(PATIENCE)
+    assert list(results) == []
+
+
+def test_stop_gives_back_all_that_was_not_started(broker: Passing) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def take(value: int) -> None:
+        begun.set()
+        passed(go_on)
+
+    client = piped(broker, {"method": take, "workers": 2})
+    client.put_many(range(30), group=lambda value: str(value % 7))
+    run = client.start()
+    passed(begun)
+    run.stop()
+    until(lambda: len(broker.released) > 0)
+    go_on.set()
+    summary = run.wait(PATIENCE)
+    assert left(broker, "take") == (30 - summary.done, 0)
+
+
+def test_stop_in_a_backoff_gives_the_message_back(broker: Passing) -> None:
+    seen = Seen()
+
+    def fail(value: int) -> None:
+        seen.take(value)
+        raise ValueError
+
+    client = piped(broker, {"method": fail, "backoff": 3600})
+    client.put_many([1, 2, 3], group="one")
+    with client.start():
+        seen.wait(1)
+    assert left(broker, "fail") == (3, 0)
+    assert seen.values == [1]
+
+
+# Leases
+
+
+def test_lease_that_is_lost_in_a_call_is_found_again_and_no_second_call(broker: Passing) -> None:
+    begun, go_on, seen = threading.Event(), threading.Event(), Seen()
+
+    def take(value: int) -> None:
+        seen.take(value)
+        begun.set()
+        passed(go_on)
+
+    client = piped(broker, {"method": take, "lease": 5})
+    client.put(1)
+    receipts: list[str] = []
+    inner = broker._inner.receive
+
+    def receive(*args: Any, **options: Any) -> list[Delivery]:
+        found = inner(*args, **options)
+        receipts.extend(one.receipt for one in found)
+        return found
+
+    broker._inner.receive = receive  # type: ignore[method-assign]
+    with client.start() as run:
+        passed(begun)
+        broker._inner.extend(f"{DOMAIN}--take.fifo", [(receipts[0], 0.0)])  # as if the lease had ended
+        until(lambda: len(receipts) == 2)
+        go_on.set()
+        until(lambda: left(broker, "take") == (0, 0))
+    assert seen.values == [1]
+    assert run.summary.done == 1
+
+
+def test_lease_is_extended_for_as_long_as_a_call_runs(broker: Passing) -> None:
+    begun, go_on, extended = threading.Event(), threading.Event(), threading.Semaphore(0)
+
+    def take(value: int) -> None:
+        begun.set()
+        passed(go_on)
+
+    def extend(leases: Sequence[tuple[str, float]]) -> None:
+        assert [seconds for _, seconds in leases] == [1.0]
+        extended.release()
+
+    client = piped(broker, take)
+    client._tasks = (replace(client.tasks[0], lease=1.0),)  # shorter than users may have it
+    client.put(1)
+    broker.before["extend", "take"] = extend
+    with client.start() as run:
+        passed(begun)
+        for _ in range(3):
+            assert extended.acquire(timeout=0.9)  # each comes half a lease after the last
+        go_on.set()
+        until(lambda: left(broker, "take") == (0, 0))
+    assert run.summary.done == 1
+
+
+def test_acknowledgement_that_comes_too_late_is_made_up_for(broker: Passing) -> None:
+    seen = Seen()
+    client = piped(broker, {"method": seen.take, "name": "take"})
+    client.put(1)
+    acks = [0]
+
+    def ack(receipts: Sequence[Any]) -> list[Answer] | None:
+        acks[0] += 1
+        if acks[0] > 1:
+            return None
+        broker._inner.extend(f"{DOMAIN}--take.fifo", [(receipt, 0.0) for receipt in receipts])
+        return [Answer(Kind.GONE)] * len(receipts)
+
+    broker.before["ack", "take"] = ack
+    with client.start():
+        until(lambda: left(broker, "take") == (0, 0))
+    assert seen.values == [1]
+
+
+def test_newer_format_is_not_overtaken_by_its_group(broker: Passing) -> None:
+    seen = Seen()
+    client = piped(broker, {"method": seen.take, "name": "take"})
+    client.put(0)
+    with client.start():
+        seen.wait(1)  # the queue is known now, and more than one message is asked for
+        newer = json.dumps({"sqspipes": 99, "id": "x"})
+        put_raw(broker, "take", newer, '"behind"', group="one")
+        put_raw(broker, "take", '"other"', group="other")
+        seen.wait(2)
+    assert seen.values == [0, "other"]
+    assert letters(client) == []
+
+
+def test_dead_letter_that_is_refused_is_not_tried_without_end(broker: Passing) -> None:
+    def fail(value: int) -> None:
+        raise ValueError
+
+    refusals = [0]
+    refused = threading.Event()
+
+    def send(entries: Sequence[Any]) -> list[Answer]:
+        refusals[0] += 1
+        refused.set()
+        return [Answer(Kind.NEVER, "too large")] * len(entries)
+
+    client = piped(broker, {"method": fail, "retries": 0})
+    client.put(1)
+    broker.before["send", "fail--dead"] = send
+    with client.start():
+        passed(refused)
+    assert refusals[0] == 1
+    assert sum(left(broker, "fail")) == 1

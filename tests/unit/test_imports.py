@@ -1,0 +1,68 @@
+"""Imports point down only, and a broker is known to ``open_broker`` alone."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in (ROOT / "sqspipes").rglob("*.py")
+}
+
+#: Each module imports its own layer and those below it; what is not named here is the facade, on top.
+LAYERS = ("runner", "brokers", "task results", "brokers.base", "message names", "options", "errors")
+
+
+def layer(module: str) -> int:
+    """Return the place of a module: the larger, the lower."""
+    name = module.removeprefix("sqspipes.")
+    if name.startswith("brokers.") and name != "brokers.base":
+        name = "brokers"
+    name = "runner" if name.startswith("runner.") else name
+    return next((place for place, names in enumerate(LAYERS) if name in names.split()), -1)
+
+
+def is_broker(module: str) -> bool:
+    """Say whether a module is a broker, or a part of one."""
+    return module.startswith("sqspipes.brokers.") and module != "sqspipes.brokers.base"
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield the modules of sqspipes that a module imports, anywhere in its text."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: imports are written in full"
+            full = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            yield from full or {str(node.module)} & MODULES.keys()
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_down(module: str) -> None:
+    assert [other for other in imports(module) if layer(other) < layer(module)] == []
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_broker_is_imported_by_open_broker_alone(module: str) -> None:
+    brokers = [other for other in imports(module) if is_broker(other)]
+    if module == "sqspipes.brokers" or (is_broker(module) and all(kin(module, other) for other in brokers)):
+        return
+    assert brokers == []
+
+
+@pytest.mark.parametrize("module", sorted(filter(is_broker, MODULES)))
+def test_broker_imports_the_port_and_its_own_parts_only(module: str) -> None:
+    port = {"sqspipes.brokers.base", "sqspipes.message", "sqspipes.errors"}
+    assert [other for other in imports(module) if other not in port and not kin(module, other)] == []
+
+
+def kin(module: str, other: str) -> bool:
+    """Say whether two modules are parts of one broker: ``sqs`` and ``sqs_calls`` are."""
+    first, second = (name.split(".")[2].lstrip("_").split("_")[0] for name in (module, other + ".."))
+    return first == second
