@@ -1,0 +1,179 @@
+"""Stopping: from anywhere, in good order, in time, and when a part of a run dies."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from sqspipes import RunError
+from tests.conftest import AWS
+from tests.integration.support import Seen, in_flight, passed, piped, until, waiting
+from tests.servers import Proxy, error
+
+MEMORY = {"broker": "memory://"}
+
+
+def test_task_may_stop_the_run(domain: str, pipe_broker: dict[str, Any]) -> None:
+    def work(value: int) -> None:
+        client.stop()
+
+    with piped(domain, pipe_broker, work) as client:
+        client.put(1)
+        summary = client.run()
+        assert (summary.reason, summary.done) == ("stopped", 1)
+        assert (waiting(client, "work"), in_flight(client, "work")) == (0, 0)
+
+
+def test_stop_comes_from_any_thread(domain: str, pipe_broker: dict[str, Any]) -> None:
+    seen = Seen()
+    with piped(domain, pipe_broker, seen.take) as client:
+        client.put(1)
+        stopper = threading.Thread(target=lambda: (seen.wait(1), client.stop()))
+        stopper.start()
+        assert client.run().reason == "stopped"
+        stopper.join()
+
+
+def test_stop_without_a_run_does_nothing(domain: str) -> None:
+    with piped(domain, MEMORY, Seen().take) as client:
+        client.stop()
+        client.put(1)
+        assert client.run(drain=True).done == 1
+
+
+def test_stop_waits_for_running_calls_and_keeps_what_they_did(
+    domain: str, pipe_broker: dict[str, Any]
+) -> None:
+    inside, gate = threading.Event(), threading.Event()
+
+    def slow(value: int) -> int:
+        inside.set()
+        passed(gate)
+        return value
+
+    with piped(domain, pipe_broker, slow, {"name": "last"}) as client:
+        client.put(1)
+        run = client.start()
+        passed(inside)
+        run.stop()
+        with pytest.raises(TimeoutError):
+            run.wait(0.3)
+        gate.set()
+        assert run.wait(15).done == 1
+        assert (waiting(client, "last"), waiting(client, "slow"), in_flight(client, "slow")) == (1, 0, 0)
+
+
+def test_stop_gives_back_at_once_what_was_not_started(domain: str, pipe_broker: dict[str, Any]) -> None:
+    inside, gate = threading.Event(), threading.Event()
+
+    def slow(value: int) -> None:
+        inside.set()
+        passed(gate)
+
+    with piped(domain, pipe_broker, slow) as client:
+        client.put_many(range(8))
+        run = client.start()
+        passed(inside)
+        until(lambda: in_flight(client, "slow") == 8)
+        run.stop()
+        until(lambda: in_flight(client, "slow") == 1)
+        gate.set()
+        run.wait(15)
+        assert (waiting(client, "slow"), in_flight(client, "slow")) == (7, 0)
+
+
+def test_stop_gives_back_what_is_in_backoff(domain: str, pipe_broker: dict[str, Any]) -> None:
+    def broken(value: int) -> None:
+        raise OSError
+
+    with piped(domain, pipe_broker, broken, backoff=200) as client:
+        client.put(1)
+        with client.start() as run:
+            until(lambda: run.summary.failed == 1)
+        assert (waiting(client, "broken"), in_flight(client, "broken")) == (1, 0)
+
+
+def test_call_that_outlasts_the_stop_timeout_is_left_to_come_back(
+    domain: str, pipe_broker: dict[str, Any]
+) -> None:
+    inside, gate, over = threading.Event(), threading.Event(), threading.Event()
+
+    def endless(value: int) -> int:
+        inside.set()
+        passed(gate)
+        over.set()
+        return value
+
+    with piped(domain, pipe_broker, endless, {"name": "last"}, stop_timeout=0.2) as client:
+        client.put(1)
+        run = client.start()
+        passed(inside)
+        run.stop()
+        assert run.wait(10).done == 0
+        gate.set()
+        passed(over)
+        assert waiting(client, "last") == 0
+        until(lambda: waiting(client, "endless") == 1)
+
+
+def test_generator_that_outlasts_the_stop_timeout_hands_on_nothing_more(domain: str) -> None:
+    inside, gate, over = threading.Event(), threading.Event(), threading.Event()
+
+    def rows(value: int) -> Any:
+        try:
+            yield 1
+            inside.set()
+            passed(gate)
+            yield 2
+        finally:
+            over.set()
+
+    with piped(domain, MEMORY, rows, {"name": "last"}, stop_timeout=0.1) as client:
+        client.put(1)
+        run = client.start()
+        passed(inside)
+        run.stop()
+        run.wait(10)
+        gate.set()
+        passed(over)
+        assert waiting(client, "last") == 1
+
+
+def test_part_that_dies_ends_the_run_with_its_name_and_cause(domain: str, proxy: Proxy) -> None:
+    with piped(domain, {"broker": "sqs://", **AWS}, Seen().take, endpoint_url=proxy.url) as client:
+        client.create_queues()
+        proxy.always("ReceiveMessage", error(403, "AccessDenied"))
+        with pytest.raises(RunError, match="ReceiveMessage") as caught:
+            client.run()
+    assert "receive" in caught.value.part
+    assert f"{domain}--take.fifo" in caught.value.part
+    assert caught.value.__cause__ is not None
+
+
+def test_queue_that_is_deleted_under_a_run_ends_it(domain: str, pipe_broker: dict[str, Any]) -> None:
+    seen = Seen()
+    with piped(domain, pipe_broker, seen.take) as client:
+        client.put(1)
+        run = client.start()
+        seen.wait(1)
+        until(lambda: run.summary.done == 1)
+        client.delete()
+        if pipe_broker["broker"] != "sqs://":
+            with pytest.raises(RunError, match=f"{domain}--take.fifo does not exist"):
+                run.wait(15)
+        run.stop()
+
+
+def test_interval_that_fails_ends_the_run(domain: str) -> None:
+    def wrong() -> float:
+        return 1 / 0
+
+    def tick() -> int:
+        return 1
+
+    client = piped(domain, MEMORY, {"method": tick, "interval": wrong}, Seen().take)
+    with client, pytest.raises(RunError, match="source tick") as caught:
+        client.run()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
