@@ -1,0 +1,37 @@
+"""Builds and describes the package; every tool's settings are in tox.ini."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sqspipes",
+    version="1.0.0",
+    description="Chains plain Python functions over AWS SQS FIFO queues, as a shell chains programs with |",
+    long_description=Path(__file__).with_name("README.rst").read_text(encoding="utf-8"),
+    long_description_content_type="text/x-rst",
+    url="https://github.com/dipapaspyros/sqspipes",
+    author="the sqspipes developers",
+    license="MIT",
+    packages=find_packages(include=["sqspipes", "sqspipes.*"]),
+    package_data={"sqspipes": ["py.typed"]},
+    zip_safe=False,
+    python_requires=">=3.10",
+    install_requires=["boto3>=1.35"],
+    keywords=["aws", "sqs", "fifo", "queue", "pipe", "pipeline", "worker", "sqlite"],
+    classifiers=[
+        "Development Status :: 5 - Production/Stable",
+        "Intended Audience :: Developers",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: System :: Distributed Computing",
+        "Typing :: Typed",
+    ],
+)
