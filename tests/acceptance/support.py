@@ -38,7 +38,9 @@ def drain_of(arguments: dict[str, Any]) -> float | bool:
 class Program:
     """A program of ``programs/`` in a process of its own, and the journal that its calls write."""
 
-    def __init__(self, name: str, domain: str, arguments: dict[str, Any], journal: Path, **options: Any) -> None:
+    def __init__(
+        self, name: str, domain: str, arguments: dict[str, Any], journal: Path, **options: Any
+    ) -> None:
         settings = {"domain": domain, "arguments": arguments, "journal": str(journal), **options}
         self.journal = journal
         self.process = subprocess.Popen(
@@ -69,7 +71,9 @@ class Program:
 
 
 @contextmanager
-def program(name: str, domain: str, arguments: dict[str, Any], journal: Path, **options: Any) -> Iterator[Program]:
+def program(
+    name: str, domain: str, arguments: dict[str, Any], journal: Path, **options: Any
+) -> Iterator[Program]:
     """Run a program inside a block; whatever happens, it is gone after it."""
     running = Program(name, domain, arguments, journal, **options)
     try:

@@ -47,7 +47,10 @@ def test_pipe_gives_the_same_every_time(domain: str, pipe_broker: dict[str, Any]
     )
     found: dict[int, list[tuple[int, int]]] = defaultdict(list)
     with client:
-        assert client.put_many(range(100), priority=lambda number: number % 2, group=lambda number: number % 4) == 100
+        assert (
+            client.put_many(range(100), priority=lambda number: number % 2, group=lambda number: number % 4)
+            == 100
+        )
         with client.run(iterate=True, drain=drain_of(pipe_broker)) as results:
             for number, part in results:
                 found[number % 4].append((number, part))

@@ -38,7 +38,11 @@ def test_busy_pipe_makes_a_third_of_a_request_per_message_and_task(
     with client, client.start():
         for _ in range(MESSAGES):
             assert through.acquire(timeout=60)
-        eventually(lambda: all(l.waiting + l.in_flight == 0 for l in client.status().levels), 30, "acknowledged")
+        eventually(
+            lambda: not any(level.waiting + level.in_flight for level in client.status().levels),
+            30,
+            "acknowledged",
+        )
         requests = sum(proxy.counts[action] for action in HOT)
     assert requests / (2 * MESSAGES) <= 0.35, proxy.counts
 

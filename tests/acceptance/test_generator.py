@@ -18,7 +18,10 @@ def test_generator_killed_after_two_outputs_repeats_none(
     arguments, journal = broker_arguments(broker_name), tmp_path / "journal"
     words = ["same", "same", *(f"word-{number}" for number in range(30))]
     drain = drain_of(arguments)
-    with TaskClient(domain, **arguments, lease=5.0).register_tasks([{"name": "scatter"}, {"name": "gather"}]) as client:
+    client = TaskClient(domain, **arguments, lease=5.0).register_tasks(
+        [{"name": "scatter"}, {"name": "gather"}]
+    )
+    with client:
         client.put(words)
         with program("scatter.py", domain, arguments, journal, drain=False, hang=True) as pipe:
             eventually(lambda: "scatter" in calls(journal), 30, "the generator hangs")

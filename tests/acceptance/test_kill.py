@@ -38,7 +38,9 @@ def killed_and_restarted(domain: str, arguments: dict[str, Any], journal: Path) 
         client.register_tasks([{"name": name} for name in TASKS])
         client.put_many(range(MESSAGES))
         with program("three_tasks.py", domain, arguments, journal, drain=drain_of(arguments)) as pipe:
-            eventually(lambda: calls(journal).get("third", {}).__len__() > MESSAGES // 3, 60, "a third is through")
+            eventually(
+                lambda: calls(journal).get("third", {}).__len__() > MESSAGES // 3, 60, "a third is through"
+            )
             pipe.kill()
         in_flight = {level.task: level.in_flight for level in client.status().levels}
         with program("three_tasks.py", domain, arguments, journal, drain=drain_of(arguments)) as pipe:

@@ -40,7 +40,8 @@ def pipe(domain: str, arguments: dict[str, Any], workers: int) -> tuple[dict[int
     found: dict[int, list[int]] = defaultdict(list)
     with TaskClient(domain, **arguments, backoff=0.05).register_tasks(tasks) as client:
         client.put_many(
-            ([group, number] for number in range(NUMBERS) for group in range(GROUPS)), group=lambda value: value[0]
+            ([group, number] for number in range(NUMBERS) for group in range(GROUPS)),
+            group=lambda value: value[0],
         )
         begun = time.monotonic()
         with client.run(iterate=True) as results:

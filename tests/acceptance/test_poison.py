@@ -70,7 +70,9 @@ class Mendable:
         return value
 
 
-def test_letters_of_one_group_are_all_listed_and_redriven_in_order(domain: str, pipe_broker: dict[str, Any]) -> None:
+def test_letters_of_one_group_are_all_listed_and_redriven_in_order(
+    domain: str, pipe_broker: dict[str, Any]
+) -> None:
     task, drain = Mendable(), drain_of(pipe_broker)
     client = TaskClient(domain, **pipe_broker, **QUICK, retries=0)
     client.register_tasks([{"method": task, "name": "task"}])
@@ -101,7 +103,9 @@ def seconds_for_good(domain: str, arguments: dict[str, Any], poison: int, good: 
 
     values = [*range(good), *(-1 - number for number in range(poison))]
     random.Random(7).shuffle(values)
-    client = TaskClient(domain, **arguments, retries=3, lease=5.0).register_tasks([{"method": task, "workers": 4}])
+    client = TaskClient(domain, **arguments, retries=3, lease=5.0).register_tasks(
+        [{"method": task, "workers": 4}]
+    )
     client.put_many(values)
     begun = time.monotonic()
     with client, client.start():

@@ -21,5 +21,7 @@ def slow(value: int) -> None:
 
 
 if __name__ == "__main__":
-    client = TaskClient(settings["domain"], **settings["arguments"]).register_tasks([{"method": slow, "workers": 10}])
+    client = TaskClient(settings["domain"], **settings["arguments"]).register_tasks(
+        [{"method": slow, "workers": 10}]
+    )
     print(client.run())
