@@ -119,15 +119,15 @@ class TaskClient:
         self._declared: set[str] = set()
         self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
         self._pid = os.getpid()
-        self._given_broker = _chosen_broker(broker)
-        self._opened: Broker | None = None
-        self._aws = {
+        account: dict[str, Any] = {
             "aws_key": aws_key,
             "aws_secret": aws_secret,
             "aws_region": aws_region,
             "endpoint_url": endpoint_url,
             "session": session,
         }
+        self._owns_broker = not isinstance(broker, Broker)
+        self._broker = broker if isinstance(broker, Broker) else open_broker(_broker_url(broker), **account)
 
     # Tasks and queues
 
@@ -472,23 +472,13 @@ class TaskClient:
 
     # The broker
 
-    @property
-    def _broker(self) -> Broker:
-        """The broker of this process, opened at first use: connections do not survive a fork."""
-        with self._lock:
-            if isinstance(self._given_broker, Broker):
-                return self._given_broker
-            if self._opened is None or self._pid != os.getpid():
-                self._opened, self._pid = open_broker(self._given_broker, **self._aws), os.getpid()
-                self._declared = set()
-            return self._opened
-
     def _declare(self, tasks: Iterable[Task], seconds: float = DEFAULT_SECONDS) -> None:
         """Make the queues of tasks that this process has not seen yet."""
-        broker = self._broker
+        if self._pid != os.getpid():  # a child of a fork: what is in memory stayed with the parent
+            self._pid, self._declared = os.getpid(), set()
         specs = [spec for task in tasks for spec in self._specs(task) if spec.name not in self._declared]
         if specs:
-            patiently(lambda: broker.declare(specs, create=self._create), seconds)
+            patiently(lambda: self._broker.declare(specs, create=self._create), seconds)
             self._declared.update(spec.name for spec in specs)
 
     def _specs(self, task: Task) -> list[QueueSpec]:
@@ -509,10 +499,8 @@ class TaskClient:
             if run.live:
                 run.stop()
                 run.join()
-        with self._lock:
-            if self._opened is not None and self._pid == os.getpid():
-                self._opened.close()
-            self._opened = None
+        if self._owns_broker:
+            self._broker.close()
 
     def __enter__(self) -> TaskClient:
         return self
@@ -523,22 +511,17 @@ class TaskClient:
         self.close()
 
     def __repr__(self) -> str:
-        broker = self._given_broker if isinstance(self._given_broker, str) else self._given_broker.url
-        return f"TaskClient({self.domain!r}, broker={broker!r}, tasks={[task.name for task in self._tasks]})"
+        tasks = [task.name for task in self._tasks]
+        return f"TaskClient({self.domain!r}, broker={self._broker.url!r}, tasks={tasks})"
 
 
-def _chosen_broker(broker: Any) -> str | Broker:
+def _broker_url(broker: Any) -> str:
     """Return the broker that was given, or the environment's, or SQS."""
     if broker is None:
-        broker = os.environ.get("SQSPIPES_BROKER") or "sqs://"
-    if isinstance(broker, Broker):
+        return os.environ.get("SQSPIPES_BROKER") or "sqs://"
+    if isinstance(broker, str):
         return broker
-    if not isinstance(broker, str):
-        raise options.refuse("broker", broker, "a URL or a Broker")
-    open_broker(
-        broker
-    ).close()  # a wrong URL is an error here and now; nothing is opened before its first use
-    return broker
+    raise options.refuse("broker", broker, "a URL or a Broker")
 
 
 def _queues(task: Task) -> list[str]:

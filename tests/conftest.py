@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker
 from tests.contract.differences import reasons
 from tests.servers import Ministack, Proxy, Server
+
+# For a run on each of several Pythons; by hand, hypothesis looks as far as it does by default.
+hypothesis.settings.register_profile("quick", max_examples=25, deadline=None)
 
 BROKERS = ("memory", "sqlite", "sqs")
 
@@ -34,6 +38,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the emulator that several test processes shared."""
     if SHARED in config.stash:
         config.stash[SHARED].stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that talk to SQS: they take longer, and run on one Python only."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        on_sqs = parameters is not None and "sqs" in parameters.params.values()
+        if on_sqs or {"ministack", "proxy"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.sqs)
 
 
 @pytest.fixture(scope="session")

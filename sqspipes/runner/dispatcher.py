@@ -68,6 +68,7 @@ class Dispatcher:
         self.lanes = Lanes(plan.task.priorities)
         self.pace = Pace(plan.task.workers)
         self.settling = 0
+        self.unblocked = 0  #: messages put with a group that were acknowledged
         self.stopping = False
         self._abandoned = False
         self._plan = plan
@@ -326,6 +327,9 @@ class Dispatcher:
         with self.lock:
             if held.done:
                 self.settling -= 1
+                if held.message.group is not None:
+                    self.unblocked += 1
+                    self.room.notify_all()
             if held.suspect:
                 self._count_suspect(held, -1)
             if self._refused is held:

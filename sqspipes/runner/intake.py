@@ -12,7 +12,6 @@ from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.leases import Clock
 from sqspipes.runner.outage import Outage
-from sqspipes.runner.settler import GROUPED_LINGER
 
 #: Messages that may wait behind their lane-mates, and messages in backoff, per task.
 MOST_BEHIND, MOST_PARKED = 1_000, 1_000
@@ -34,6 +33,7 @@ class Level:
         self.busy = False  #: the last answer was full
         self.known = False  #: something was received before
         self.answered = False  #: a receive has ended
+        self.grouped = False  #: the last answer was full, with messages put with a group
         self.skipped = 0  #: receives that went to higher levels since the last one here
         self.last_poll: float | None = None
 
@@ -103,8 +103,11 @@ class Intake:
 
     def _receive(self, level: Level, place: int, count: int, reserved: int) -> None:
         """Receive once, however many tries it takes; the lease counts from the first one."""
-        # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on.
-        wait = 0.0 if place or (len(self._levels) > 1 and self._keeps_lower_out(level)) else self.wait
+        # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on. Nor does the
+        # receive after a full answer with groups: what is left may all be behind what is held here.
+        lower_waits = len(self._levels) > 1 and self._keeps_lower_out(level)
+        wait = 0.0 if place or lower_waits or level.grouped else self.wait
+        unblocked = self._dispatcher.unblocked
         attempt, tries, first = uuid.uuid4().hex, 0, self._clock.now()
         while True:
             level.last_poll = time.monotonic()
@@ -123,8 +126,28 @@ class Intake:
         received = first if tries else self._clock.now()
         grouped = bool(deliveries) and self._dispatcher.take(level.number, deliveries, received)
         self._learn(level, count, len(deliveries), reserved)
-        if deliveries and len(deliveries) < count:
-            self._stopped.wait(self._broker.limits.linger * (GROUPED_LINGER if grouped else 1))
+        short = len(deliveries) < count
+        if short and (deliveries or level.grouped):
+            self._linger(unblocked if grouped or level.grouped else None)
+        level.grouped = grouped and not short
+
+    def _linger(self, unblocked: int | None) -> None:
+        """Wait until the next receive is worth its cost: for a while, or until there is more to be had.
+
+        A group that is held here gives nothing more until some of it is acknowledged; ``unblocked`` is how often
+        that had happened when the last receive began, None where no group is held.
+        """
+        linger = self._broker.limits.linger
+        if unblocked is None:
+            self._stopped.wait(linger)
+            return
+        deadline, room = time.monotonic() + linger, self._dispatcher.room
+        with room:
+            while self._dispatcher.unblocked == unblocked and not self._stopped.is_set():
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return
+                room.wait(left)
 
     def _learn(self, level: Level, asked: int, got: int, reserved: int) -> None:
         """Widen a queue whose answers are full, narrow one whose answers are short."""

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 #: The part of the linger that messages put with a group wait: the broker hands out nothing more of their group
 #: until they are acknowledged.
-GROUPED_LINGER = 0.2
+GROUPED_LINGER = 0.4
 
 
 class Abandoned(BaseException):

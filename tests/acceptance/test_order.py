@@ -53,7 +53,11 @@ def pipe(domain: str, arguments: dict[str, Any], workers: int) -> tuple[dict[int
 
 
 @pytest.mark.timeout(180)
-def test_groups_stay_in_order_and_run_side_by_side(domain: str, pipe_broker: dict[str, Any]) -> None:
+@pytest.mark.parametrize("broker_name", ["memory", "sqlite", pytest.param("sqs", marks=pytest.mark.alone)])
+def test_groups_stay_in_order_and_run_side_by_side(
+    domain: str, broker_name: str, broker_arguments: Any
+) -> None:
+    pipe_broker = broker_arguments(broker_name)
     found, seconds = pipe(domain, pipe_broker, workers=8)
     assert dict(found) == {group: list(range(NUMBERS)) for group in range(GROUPS)}
     _, seconds_of_one = pipe(domain + "_one", pipe_broker, workers=1)

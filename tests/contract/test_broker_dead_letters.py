@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from sqspipes.brokers.base import MAX_RECEIVES, Broker
-from tests.contract.steps import bodies, made, moment, put, take, take_one, with_dead_letters
+from tests.contract.steps import (
+    bodies,
+    made,
+    moment,
+    put,
+    take,
+    take_one,
+    with_dead_letters,
+)
 
 
 def _give_back(broker: Broker, queue: str, times: int) -> None:

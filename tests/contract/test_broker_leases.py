@@ -5,7 +5,16 @@ from __future__ import annotations
 import time
 
 from sqspipes.brokers.base import OK, Broker, Kind
-from tests.contract.steps import bodies, kinds, made, moment, outlast, put, take, take_one
+from tests.contract.steps import (
+    bodies,
+    kinds,
+    made,
+    moment,
+    outlast,
+    put,
+    take,
+    take_one,
+)
 
 
 def test_message_in_flight_is_invisible(broker: Broker, domain: str) -> None:

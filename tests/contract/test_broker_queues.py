@@ -8,7 +8,16 @@ import pytest
 
 from sqspipes.brokers.base import OK, Broker, Depth, Entry, QueueSpec
 from sqspipes.errors import BrokerClosedError, QueueMissingError
-from tests.contract.steps import bodies, made, moment, outlast, put, take, take_one, with_dead_letters
+from tests.contract.steps import (
+    bodies,
+    made,
+    moment,
+    outlast,
+    put,
+    take,
+    take_one,
+    with_dead_letters,
+)
 
 
 def test_declaring_again_changes_nothing(broker: Broker, domain: str) -> None:

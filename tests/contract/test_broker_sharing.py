@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import MakeBroker
-from tests.contract.steps import PATIENCE, bodies, in_thread, made, moment, put, take, take_one
+from tests.contract.steps import (
+    PATIENCE,
+    bodies,
+    in_thread,
+    made,
+    moment,
+    put,
+    take,
+    take_one,
+)
 
 _ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ import pytest
 import sqspipes
 import sqspipes.client
 import sqspipes.task_client
-from sqspipes import CredentialsError, OptionError, SqspipesError, TaskClient, open_broker
-from tests.conftest import AWS
+from sqspipes import CredentialsError, OptionError, SqspipesError, TaskClient
+from tests.conftest import AWS, MakeBroker
 from tests.integration.support import Seen, piped, run_until
 from tests.servers import Server, free_port
 
@@ -121,15 +121,15 @@ def test_client_has_one_class_in_three_places() -> None:
 # Where the broker comes from
 
 
-def test_broker_may_be_an_object(domain: str) -> None:
-    broker = open_broker("memory://")
+def test_broker_may_be_an_object(domain: str, make_broker: MakeBroker) -> None:
+    broker = make_broker("memory")
     with TaskClient(domain, broker=broker).register_tasks([task]) as client:
         client.put(1)
         assert broker.depth(client.queue_names[0]).waiting == 1
 
 
-def test_broker_that_was_given_is_not_closed(domain: str) -> None:
-    broker = open_broker("memory://")
+def test_broker_that_was_given_is_not_closed(domain: str, make_broker: MakeBroker) -> None:
+    broker = make_broker("memory")
     with TaskClient(domain, broker=broker).register_tasks([task]) as client:
         client.put(1)
     assert broker.depth(client.queue_names[0]).waiting == 1

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sqspipes import Broker, BrokerError, DeadLetter, OptionError, TaskClient, open_broker
+from sqspipes import Broker, BrokerError, DeadLetter, OptionError, TaskClient
 from sqspipes.brokers.base import MAX_RECEIVES, Entry
-from tests.conftest import AWS
+from tests.conftest import AWS, MakeBroker
 from tests.integration.support import Seen, dead, levels, piped, run_until, until
 from tests.servers import Proxy, error, forwarded
 
@@ -126,8 +126,10 @@ def test_letter_of_a_body_that_cannot_be_read_has_its_text(domain: str, broker: 
         assert [letter.value for letter in client.dead_letters()] == ['{"half":']
 
 
-def test_message_that_the_broker_gave_up_is_a_letter_that_says_so(domain: str) -> None:
-    broker = open_broker("memory://")
+def test_message_that_the_broker_gave_up_is_a_letter_that_says_so(
+    domain: str, make_broker: MakeBroker
+) -> None:
+    broker = make_broker("memory")
     with piped(domain, {"broker": broker}, same) as client:
         client.put("killer")
         for attempt in range(MAX_RECEIVES + 1):

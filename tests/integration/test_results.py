@@ -10,7 +10,15 @@ import pytest
 
 from sqspipes import Broker, EmptyTaskOutput, OptionError, Output, TaskClient
 from sqspipes.brokers.base import Entry
-from tests.integration.support import Seen, in_flight, passed, piped, run_until, until, waiting
+from tests.integration.support import (
+    Seen,
+    in_flight,
+    passed,
+    piped,
+    run_until,
+    until,
+    waiting,
+)
 
 MEMORY = {"broker": "memory://"}
 

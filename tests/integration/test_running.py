@@ -9,8 +9,18 @@ from typing import Any
 
 import pytest
 
-from sqspipes import OptionError, Output, Run, Summary, open_broker
-from tests.integration.support import Seen, drain_of, in_flight, passed, piped, run_until, until, waiting
+from sqspipes import OptionError, Output, Run, Summary
+from tests.conftest import MakeBroker
+from tests.integration.support import (
+    Seen,
+    drain_of,
+    in_flight,
+    passed,
+    piped,
+    run_until,
+    until,
+    waiting,
+)
 
 MEMORY = {"broker": "memory://"}
 
@@ -242,14 +252,14 @@ def test_drain_of_one_task_ends_though_others_have_work(domain: str) -> None:
         assert waiting(client, "last") == 1
 
 
-def test_drain_waits_for_what_another_client_holds(domain: str) -> None:
+def test_drain_waits_for_what_another_client_holds(domain: str, make_broker: MakeBroker) -> None:
     gate, inside = threading.Event(), threading.Event()
 
     def hold(value: int) -> None:
         inside.set()
         passed(gate)
 
-    shared = {"broker": open_broker("memory://")}
+    shared = {"broker": make_broker("memory")}
     with (
         piped(domain, shared, {"method": hold, "name": "work"}) as one,
         piped(domain, shared, {"method": same, "name": "work"}) as other,

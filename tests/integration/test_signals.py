@@ -13,7 +13,16 @@ from typing import IO, Any
 
 import pytest
 
-from tests.integration.support import ROOT, Seen, child_environment, in_flight, levels, piped, until, waiting
+from tests.integration.support import (
+    ROOT,
+    Seen,
+    child_environment,
+    in_flight,
+    levels,
+    piped,
+    until,
+    waiting,
+)
 
 Arguments = Callable[[str], dict[str, Any]]
 

@@ -244,11 +244,11 @@ def test_method_as_text_is_imported_when_the_task_first_runs(
 
 @pytest.mark.parametrize("method", ["no_such_package.tasks:work", "json:no_such_function", "json:__name__"])
 def test_method_that_cannot_be_imported_is_an_error_when_it_runs(method: str) -> None:
-    client = client_of({"method": method, "name": "work"}, count)
-    client.put(1)
-    with pytest.raises(OptionError, match=f"'work'.*'{method}'"):
-        client.run("work", drain=True)
-    assert client.run("count", drain=True).done == 0
+    with client_of({"method": method, "name": "work"}, count) as client:
+        client.put(1)
+        with pytest.raises(OptionError, match=f"'work'.*'{method}'"):
+            client.run("work", drain=True)
+        assert client.run("count", drain=True).done == 0
 
 
 def test_task_without_a_method_is_put_to_watched_and_redriven_but_not_run(

@@ -16,7 +16,12 @@ from hypothesis import strategies as st
 from sqspipes.brokers.base import OK, Answer, Kind, Limits
 from sqspipes.errors import BrokerUnavailableError, QueueMissingError
 from sqspipes.runner import outage
-from sqspipes.runner.batcher import MOST_WAITING_BYTES, MOST_WAITING_ITEMS, Batcher, Item
+from sqspipes.runner.batcher import (
+    MOST_WAITING_BYTES,
+    MOST_WAITING_ITEMS,
+    Batcher,
+    Item,
+)
 from sqspipes.runner.outage import Outage
 
 #: Seconds after which a test that waits for a thread fails.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sqspipes import message as messages
@@ -178,7 +178,6 @@ def test_newer_body_is_given_back_and_not_judged(version: int, anything: Any) ->
         decoded(json.dumps({"sqspipes": version, "id": anything}))
 
 
-@settings(max_examples=300)
 @given(
     st.text()
     | st.text('{}[]":,0123456789.eE-+ntrufalse\\ ')
@@ -193,7 +192,6 @@ def test_arbitrary_text_is_read_or_refused(body: str) -> None:
     assert isinstance(message.id, str)
 
 
-@settings(max_examples=300)
 @given(
     st.fixed_dictionaries(
         {"sqspipes": st.just(1) | values},

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqspipes.runner.pace import FAILURES_THAT_SLOW, FIRST_LOOK_AHEAD, MOST_LOOK_AHEAD, Pace
+from sqspipes.runner.pace import (
+    FAILURES_THAT_SLOW,
+    FIRST_LOOK_AHEAD,
+    MOST_LOOK_AHEAD,
+    Pace,
+)
 
 
 def after(workers: int, *seconds: float, ok: bool = True) -> Pace:

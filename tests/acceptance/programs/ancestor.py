@@ -1,4 +1,5 @@
 from sqspipes import TaskClient
+
 client = TaskClient(
     domain='my-app',
     aws_key='YOUR_AWS_KEY',
@@ -7,10 +8,11 @@ client = TaskClient(
 )
 
 import os
-import sys
 import random
 import string
+import sys
 import time
+
 
 def _generate(max_size):
     return ''.join(random.choice(string.ascii_lowercase) for _ in range(random.randint(1, max_size)))
@@ -37,6 +39,7 @@ client.register_tasks([
 
 # script.py file
 import sys
+
 
 def generate(workers):
     for res in client.run('_generate', args=(10, ), iterate=True, workers=workers):
