@@ -16,6 +16,9 @@ from sqspipes.runner.outage import Outage
 #: Messages that may wait behind their lane-mates, and messages in backoff, per task.
 MOST_BEHIND, MOST_PARKED = 1_000, 1_000
 
+#: Messages of an answer after which a queue of groups is asked again without a poll.
+MANY_GROUPED = 3
+
 #: Receives that a busy level gets for each one of a lower level.
 SHARE_OF_HIGHER = 9
 
@@ -33,7 +36,7 @@ class Level:
         self.busy = False  #: the last answer was full
         self.known = False  #: something was received before
         self.answered = False  #: a receive has ended
-        self.grouped = False  #: the last answer was full, with messages put with a group
+        self.grouped = False  #: the last answer had many messages, some of them put with a group
         self.skipped = 0  #: receives that went to higher levels since the last one here
         self.last_poll: float | None = None
 
@@ -104,7 +107,7 @@ class Intake:
     def _receive(self, level: Level, place: int, count: int, reserved: int) -> None:
         """Receive once, however many tries it takes; the lease counts from the first one."""
         # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on. Nor does the
-        # receive after a full answer with groups: what is left may all be behind what is held here.
+        # receive after many messages with groups: what is left may all be behind what is held here.
         lower_waits = len(self._levels) > 1 and self._keeps_lower_out(level)
         wait = 0.0 if place or lower_waits or level.grouped else self.wait
         unblocked = self._dispatcher.unblocked
@@ -129,7 +132,7 @@ class Intake:
         short = len(deliveries) < count
         if short and (deliveries or level.grouped):
             self._linger(unblocked if grouped or level.grouped else None)
-        level.grouped = grouped and not short
+        level.grouped = grouped and len(deliveries) >= MANY_GROUPED
 
     def _linger(self, unblocked: int | None) -> None:
         """Wait until the next receive is worth its cost: for a while, or until there is more to be had.

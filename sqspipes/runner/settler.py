@@ -19,11 +19,6 @@ from sqspipes.runner.outage import Outage
 logger = logging.getLogger(__name__)
 
 
-#: The part of the linger that messages put with a group wait: the broker hands out nothing more of their group
-#: until they are acknowledged.
-GROUPED_LINGER = 0.4
-
-
 class Abandoned(BaseException):
     """Raised into a call that is still running when its run has given it up: what it emits changes nothing."""
 
@@ -80,7 +75,7 @@ class Settler:
         if not batcher.wait_for_room():
             raise Abandoned
         self.expect(origin)
-        batcher.add(Item(Parcel(origin, entry, arrived), entry.group, entry.size, self._linger(origin)))
+        batcher.add(Item(Parcel(origin, entry, arrived), entry.group, entry.size, self._broker.limits.linger))
 
     def expect(self, origin: Origin) -> None:
         """Count one more output that is not safe yet."""
@@ -213,13 +208,7 @@ class Settler:
         if held.refused is not None:
             self._refused(held)
         else:
-            self._batcher("ack", held.delivery.queue).add(Item(held, linger=self._linger(held)))
-
-    def _linger(self, origin: Origin) -> float:
-        """Return the seconds that a request is worth waiting for: few, where lane-mates wait for its answer."""
-        linger = self._broker.limits.linger
-        grouped = isinstance(origin, Held) and origin.message.group is not None
-        return linger * GROUPED_LINGER if grouped else linger
+            self._batcher("ack", held.delivery.queue).add(Item(held, linger=self._broker.limits.linger))
 
     @staticmethod
     def _receipts(helds: Sequence[Held]) -> list[str]:

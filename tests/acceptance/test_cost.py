@@ -47,6 +47,7 @@ def test_busy_pipe_makes_a_third_of_a_request_per_message_and_task(
     assert requests / (2 * MESSAGES) <= 0.35, proxy.counts
 
 
+@pytest.mark.a_minute
 @pytest.mark.timeout(180)
 def test_idle_pipe_makes_three_requests_a_minute_per_queue(
     proxy: Proxy, domain: str, broker_arguments: Any

@@ -57,8 +57,16 @@ def pipe(domain: str, arguments: dict[str, Any], workers: int) -> tuple[dict[int
 def test_groups_stay_in_order_and_run_side_by_side(
     domain: str, broker_name: str, broker_arguments: Any
 ) -> None:
-    pipe_broker = broker_arguments(broker_name)
-    found, seconds = pipe(domain, pipe_broker, workers=8)
-    assert dict(found) == {group: list(range(NUMBERS)) for group in range(GROUPS)}
-    _, seconds_of_one = pipe(domain + "_one", pipe_broker, workers=1)
-    assert seconds < seconds_of_one / 3
+    arguments, expected = (
+        broker_arguments(broker_name),
+        {group: list(range(NUMBERS)) for group in range(GROUPS)},
+    )
+    found, seconds_of_one = pipe(domain + "_one", arguments, workers=1)
+    assert found == expected
+    # The best of three: what else the machine does can only add to it.
+    for attempt in range(3):
+        found, seconds = pipe(f"{domain}_{attempt}", arguments, workers=8)
+        assert found == expected
+        if seconds < seconds_of_one / 3:
+            return
+    pytest.fail(f"8 workers took {seconds:.1f} s, one took {seconds_of_one:.1f} s")

@@ -92,7 +92,11 @@ def test_stop_gives_back_what_is_in_backoff(domain: str, pipe_broker: dict[str, 
         client.put(1)
         with client.start() as run:
             until(lambda: run.summary.failed == 1)
-        assert (waiting(client, "broken"), in_flight(client, "broken")) == (1, 0)
+        # On the emulator the poll that the stop cut goes on, and may have received the message by now.
+        level = client.status().levels[0]
+        assert level.waiting + level.in_flight == 1
+        if pipe_broker["broker"] != "sqs://":
+            assert level.waiting == 1
 
 
 def test_call_that_outlasts_the_stop_timeout_is_left_to_come_back(
