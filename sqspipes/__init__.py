@@ -34,7 +34,8 @@ from sqspipes.errors import (
 from sqspipes.letters import DeadLetter
 from sqspipes.results import EmptyTaskOutput, Output, TaskCallback
 from sqspipes.runner.iteration import Results
-from sqspipes.runner.run import Run, Summary
+from sqspipes.runner.plan import Summary
+from sqspipes.runner.run import Run
 from sqspipes.task import Task
 from sqspipes.task_client import TaskClientError
 from sqspipes.watching import LevelStatus, Status

@@ -27,7 +27,8 @@ from sqspipes.runner.calls import Plan
 from sqspipes.runner.entries import message_entry
 from sqspipes.runner.held import Origin
 from sqspipes.runner.iteration import Results
-from sqspipes.runner.run import Run, RunPlan, Summary
+from sqspipes.runner.plan import RunPlan, Summary
+from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
 from sqspipes.task import INHERITED, MOST_WORKERS, Backoff, Task, make_tasks
 from sqspipes.watching import Status

@@ -22,22 +22,29 @@ hypothesis.settings.register_profile("quick", max_examples=25, deadline=None)
 BROKERS = ("memory", "sqlite", "sqs")
 
 
-#: Where the process that hands out the tests keeps the emulator that all its workers share.
-SHARED = pytest.StashKey[Ministack]()
+#: Where the process that hands out the tests keeps the emulators that its workers share.
+SHARED = pytest.StashKey[list[Ministack]]()
+
+#: One emulator keeps one core busy.
+MOST_SHARED = 2
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Start the SQS emulator before the first of several test processes, and tell each where it is."""
-    if SHARED not in node.config.stash:
-        node.config.stash[SHARED] = Ministack()
-    node.workerinput["ministack_url"] = node.config.stash[SHARED].url
+    """Tell each of several test processes where the SQS emulator is that it shares with others."""
+    if node.config.option.markexpr == "not sqs":
+        return
+    shared = node.config.stash.setdefault(SHARED, [])
+    if len(shared) < MOST_SHARED:
+        shared.append(Ministack())
+    shared.append(shared.pop(0))
+    node.workerinput["ministack_url"] = shared[-1].url
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Stop the emulator that several test processes shared."""
-    if SHARED in config.stash:
-        config.stash[SHARED].stop()
+    """Stop the emulators that test processes shared."""
+    for server in config.stash.get(SHARED, []):
+        server.stop()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,16 @@ from sqspipes.brokers._sqlite_bell import Bell
 from sqspipes.brokers._sqlite_fork import survive_forks
 from sqspipes.brokers._sqlite_store import Store
 from sqspipes.brokers._sqlite_url import parse
-from sqspipes.brokers.base import OK, Answer, Broker, Depth, Entry, Kind, Limits, QueueSpec
+from sqspipes.brokers.base import (
+    OK,
+    Answer,
+    Broker,
+    Depth,
+    Entry,
+    Kind,
+    Limits,
+    QueueSpec,
+)
 from sqspipes.errors import BrokerClosedError, BrokerError, OptionError
 from sqspipes.message import Delivery
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from sqspipes import message as messages
-from sqspipes.brokers.base import Broker
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.entries import as_received, letter_entry, message_entry
-from sqspipes.runner.executor import Call, Emission, Ending, Executor, Outcome, ThreadExecutor
-from sqspipes.runner.gate import Gate
+from sqspipes.runner.executor import (
+    Call,
+    Emission,
+    Ending,
+    Executor,
+    Outcome,
+    ThreadExecutor,
+)
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.lanes import Lanes
-from sqspipes.runner.leases import Leases
 from sqspipes.runner.pace import Pace
-from sqspipes.runner.settler import Abandoned, Settler
-from sqspipes.runner.stream import Stream
+from sqspipes.runner.settler import Abandoned
+from sqspipes.runner.shared import Counts, Shared
 from sqspipes.task import Task
 
 logger = logging.getLogger(__name__)
@@ -30,31 +33,6 @@ logger = logging.getLogger(__name__)
 #: Seconds for which a body of a newer format is given back the first time, doubling with each receive, so that
 #: it outlasts a slow roll-out without reaching the broker's own limit of receives.
 NEWER_FORMAT_SECONDS = 30.0
-
-
-@dataclass(slots=True)
-class Counts:
-    """What one task did in this run: calls that succeeded, failed attempts, dead letters."""
-
-    done: int = 0
-    failed: int = 0
-    dead: int = 0
-
-
-@dataclass(slots=True)
-class Shared:
-    """The parts that the dispatchers of one run share."""
-
-    broker: Broker
-    leases: Leases
-    settler: Settler
-    gate: Gate
-    stream: Stream | None
-    died: Callable[[str, BaseException], None]
-    raised: Callable[[BaseException], None]
-    tick: Callable[[float], None]
-    quiet: Callable[[], None]  #: told of each call that ends during a stop
-    heard: threading.Event = field(default_factory=threading.Event)
 
 
 class Dispatcher:

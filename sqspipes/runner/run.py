@@ -9,15 +9,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
 from sqspipes.runner.calls import Plan
-from sqspipes.runner.dispatcher import Dispatcher, Shared
+from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.drain import Drain
 from sqspipes.runner.gate import Gate
 from sqspipes.runner.held import Held
@@ -25,7 +23,9 @@ from sqspipes.runner.intake import Intake
 from sqspipes.runner.keeper import Keeper
 from sqspipes.runner.leases import Clock, Leases
 from sqspipes.runner.outage import Outage
+from sqspipes.runner.plan import RunPlan, Summary, described
 from sqspipes.runner.settler import Settler
+from sqspipes.runner.shared import Shared
 from sqspipes.runner.source import Source
 from sqspipes.runner.stream import SIGNAL_SECONDS, Stream
 
@@ -43,35 +43,6 @@ INTERRUPT_SECONDS = 0.1
 
 #: What ended a run, and the reason that its summary gives.
 _REASONS = {"drained": "drained", "signal": "signal", "interrupt": "signal"}
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """How a run ended: ``reason`` is ``"drained"``, ``"stopped"`` or ``"signal"``; the rest are counts.
-
-    ``done`` calls succeeded, ``failed`` attempts failed, ``dead`` messages became dead letters, in this run.
-    """
-
-    reason: str
-    done: int
-    failed: int
-    dead: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What one run is asked to do.
-
-    ``levels`` has the levels to serve per task, ``drain`` is None, or the seconds between two sights of empty
-    queues (negative: the broker's own), ``iterate`` names the task whose results are iterated over.
-    """
-
-    plans: Sequence[Plan]
-    levels: Mapping[str, list[int]]
-    priority: int | Callable[[Any], int]
-    drain: float | None
-    iterate: str | None
-    stop_timeout: float
 
 
 class Run:
@@ -202,7 +173,7 @@ class Run:
     @property
     def live(self) -> bool:
         """Whether the run goes on, in this process."""
-        return not self._over.is_set() and self._pid == os.getpid()
+        return self._thread.ident is not None and not self._over.is_set() and self._pid == os.getpid()
 
     @property
     def summary(self) -> Summary:
@@ -246,8 +217,8 @@ class Run:
 
     def start(self) -> Run:
         """Start all parts."""
-        described = ", ".join(_describe(plan) for plan in self._plan.plans)
-        logger.info("%s runs on %s: %s", self._domain, self._broker.url, described)
+        tasks = ", ".join(map(described, self._plan.plans))
+        logger.info("%s runs on %s: %s", self._domain, self._broker.url, tasks)
         atexit.register(self._leave)
         self._thread.start()
         return self
@@ -404,11 +375,3 @@ class Run:
 
     def _stir(self) -> None:
         self._commands.put(("stir", None))
-
-
-def _describe(plan: Plan) -> str:
-    task = plan.task
-    interval = ""
-    if task.is_source():
-        interval = " every so often" if callable(task.interval) else f" every {task.interval or 0:g} s"
-    return f"{task.name} ({task.workers} {'worker' if task.workers == 1 else 'workers'}{interval})"

@@ -14,10 +14,10 @@ from sqspipes.message import Message
 from sqspipes.results import TaskCallback, ends_line
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
-from sqspipes.runner.dispatcher import Counts
 from sqspipes.runner.executor import Engine
 from sqspipes.runner.held import Origin
 from sqspipes.runner.settler import Abandoned
+from sqspipes.runner.shared import Counts
 
 logger = logging.getLogger(__name__)
 
