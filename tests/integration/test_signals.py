@@ -167,6 +167,7 @@ def test_second_signal_waits_for_nothing(
         until(lambda: waiting(client, "work") == 2)
 
 
+@pytest.mark.sqs
 def test_second_sigterm_cuts_the_polls_of_sqs(broker_arguments: Arguments, domain: str) -> None:
     with child('client.put("go")' + RUN, broker_arguments("sqs"), domain) as running:
         assert running.line() == "called go"
