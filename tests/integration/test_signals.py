@@ -31,6 +31,7 @@ HEAD = """
 import json, signal, sys, threading
 from sqspipes import TaskClient
 from tests.integration.support import until
+from tests.servers import Proxy
 
 arguments, domain = json.loads(sys.argv[1]), sys.argv[2]
 
@@ -167,10 +168,11 @@ def test_second_signal_waits_for_nothing(
         until(lambda: waiting(client, "work") == 2)
 
 
-@pytest.mark.sqs
-def test_second_sigterm_cuts_the_polls_of_sqs(broker_arguments: Arguments, domain: str) -> None:
-    with child('client.put("go")' + RUN, broker_arguments("sqs"), domain) as running:
+def test_second_sigterm_cuts_the_polls_of_sqs(broker_arguments: Arguments, domain: str, proxy: Proxy) -> None:
+    arguments = {**broker_arguments("sqs"), "endpoint_url": proxy.url}
+    with child('client.put("go")' + RUN, arguments, domain) as running:
         assert running.line() == "called go"
+        until(lambda: proxy.counts["ReceiveMessage"] == 2)  # the poll for the next message is open
         running.signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             running.process.wait(1)
