@@ -23,6 +23,7 @@ from tests.integration.support import (
     until,
     waiting,
 )
+from tests.servers import Proxy
 
 Arguments = Callable[[str], dict[str, Any]]
 
@@ -31,7 +32,6 @@ HEAD = """
 import json, signal, sys, threading
 from sqspipes import TaskClient
 from tests.integration.support import until
-from tests.servers import Proxy
 
 arguments, domain = json.loads(sys.argv[1]), sys.argv[2]
 
