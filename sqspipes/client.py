@@ -50,6 +50,7 @@ class TaskClient:
     :param fifo: must be True; the promises rest on FIFO queues.
     :param broker: a URL or a Broker; default the environment's ``SQSPIPES_BROKER``, else ``sqs://``.
     :param endpoint_url: an SQS-compatible server. ``session``: a boto3 session.
+    :param transport: ``"lean"``, or ``"boto3"``: messages too go through boto3, for far more CPU time.
     :param create: make queues that are missing. With False no queue is ever made, changed or tagged.
     :param high_throughput: make queues with SQS's high-throughput attributes.
     :param queue_attributes: further attributes of new queues. ``tags``: further tags.
@@ -76,6 +77,7 @@ class TaskClient:
         broker: str | Broker | None = None,
         endpoint_url: str | None = None,
         session: Any = None,
+        transport: str = "lean",
         create: bool = True,
         high_throughput: bool = True,
         queue_attributes: Mapping[str, str] | None = None,
@@ -126,6 +128,7 @@ class TaskClient:
             "aws_region": aws_region,
             "endpoint_url": endpoint_url,
             "session": session,
+            "transport": options.checked_choice("transport", transport, ("lean", "boto3")),
         }
         self._owns_broker = not isinstance(broker, Broker)
         self._broker = broker if isinstance(broker, Broker) else open_broker(_broker_url(broker), **account)

@@ -13,14 +13,20 @@ import pytest
 
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker
+from tests.chaos.table import pytest_addoption as pytest_addoption
+from tests.chaos.table import pytest_terminal_summary as pytest_terminal_summary
 from tests.contract.differences import reasons
 from tests.servers import Ministack, Proxy, Server
 
 # For a run on each of several Pythons; by hand, hypothesis looks as far as it does by default.
 hypothesis.settings.register_profile("quick", max_examples=25, deadline=None)
+# For a search that may take its time.
+hypothesis.settings.register_profile("thorough", max_examples=400, deadline=None, print_blob=True)
 
 BROKERS = ("memory", "sqlite", "sqs")
 
+#: SQS by either transport: sockets of our own, and boto3.
+TRANSPORTS = ("sqs", "sqs_boto3")
 
 #: Where the process that hands out the tests keeps the emulators that its workers share.
 SHARED = pytest.StashKey[list[Ministack]]()
@@ -51,9 +57,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that talk to SQS: they take longer, and run on one Python only."""
     for item in items:
         parameters = getattr(item, "callspec", None)
-        on_sqs = parameters is not None and "sqs" in parameters.params.values()
+        on_sqs = parameters is not None and not set(TRANSPORTS).isdisjoint(_texts(parameters.params))
         if on_sqs or {"ministack", "proxy"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.sqs)
+
+
+def _texts(parameters: dict[str, Any]) -> set[str]:
+    return {value for value in parameters.values() if isinstance(value, str)}
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +103,8 @@ def broker_arguments(request: pytest.FixtureRequest, tmp_path: Path) -> Callable
         if name == "sqlite":
             return {"broker": f"sqlite:///{tmp_path}/pipe.db"}
         server: Server = request.getfixturevalue("ministack")
-        return {"broker": "sqs://", "endpoint_url": server.url, **AWS}
+        transport = {"transport": "boto3"} if name == "sqs_boto3" else {}
+        return {"broker": "sqs://", "endpoint_url": server.url, **AWS, **transport}
 
     return arguments
 
@@ -121,6 +132,11 @@ def make_broker(broker_arguments: Callable[[str], dict[str, Any]]) -> Iterator[M
 @pytest.fixture(params=BROKERS)
 def broker_name(request: pytest.FixtureRequest) -> str:
     """Each broker's name in turn; a difference that is declared is expected, strictly."""
+    return named(request)
+
+
+def named(request: pytest.FixtureRequest) -> str:
+    """Return the name that a fixture is called with, its difference declared as expected."""
     name: str = request.param
     reason = reasons(request.node.originalname).get(name)
     if reason:

@@ -17,12 +17,13 @@ def open_broker(
     aws_region: str | None = None,
     endpoint_url: str | None = None,
     session: Any = None,
+    transport: str = "lean",
 ) -> Broker:
     """Return the broker of a URL: ``sqs://``, ``sqlite:///pipe.db`` or ``memory://``.
 
-    It connects at its first use. The AWS arguments are for ``sqs://`` alone. ``sqlite:///relative.db`` is below
-    the working directory, ``sqlite:////var/lib/pipe.db`` absolute; ``?synchronous=NORMAL`` survives kill -9 but
-    not a power cut. Each ``memory://`` broker has queues of its own.
+    It connects at its first use. The AWS arguments and ``transport`` are for ``sqs://`` alone.
+    ``sqlite:///relative.db`` is below the working directory, ``sqlite:////var/lib/pipe.db`` absolute;
+    ``?synchronous=NORMAL`` survives kill -9 but not a power cut. Each ``memory://`` broker has queues of its own.
     """
     scheme = urlsplit(url).scheme
     if scheme == "sqs":
@@ -35,6 +36,7 @@ def open_broker(
             aws_region=aws_region,
             endpoint_url=endpoint_url,
             session=session,
+            transport=transport,
         )
     if scheme in ("sqlite", "memory"):
         from sqspipes.brokers.sqlite import SqliteBroker

@@ -1,72 +1,38 @@
-"""Calls: the one seam through which every request to SQS goes, and all that knows boto3."""
+"""Calls: the one seam through which every request to SQS goes."""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import boto3
 from botocore import xform_name
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from sqspipes.brokers._sqs_account import (
+    CONNECT_TIMEOUT,
+    CONNECTIONS,
+    POLL_TIMEOUT,
+    READ_TIMEOUT,
+    Access,
+    Account,
+)
 from sqspipes.brokers._sqs_errors import tells_the_signature, translated
-from sqspipes.brokers._sqs_polls import Polls
-from sqspipes.errors import (
-    BrokerClosedError,
-    BrokerError,
-    BrokerUnavailableError,
-    CredentialsError,
-    OptionError,
-)
-
-#: Seconds for a connection to be made, and for an answer. A poll is answered within 20.
-CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 15.0
-POLL_TIMEOUT = 30.0
-
-#: Connections that each client keeps.
-CONNECTIONS = 64
-
-_WAYS = (
-    "Give aws_key= and aws_secret=, or the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a "
-    "profile with AWS_PROFILE), or a boto3 session with session=. Without an account: "
-    "SQSPIPES_BROKER=sqlite:///pipe.db"
-)
-_REGIONS = (
-    "Give aws_region=, or the environment (AWS_REGION, AWS_DEFAULT_REGION, or a profile that has a region), "
-    "or a boto3 session with session=. Without an account: SQSPIPES_BROKER=sqlite:///pipe.db"
-)
+from sqspipes.brokers._sqs_lean import Lean
+from sqspipes.brokers._sqs_polls import Poll, Polls
+from sqspipes.brokers._sqs_wire import ACTIONS, learnt_or_none
+from sqspipes.errors import BrokerClosedError, BrokerError, BrokerUnavailableError
 
 
 class PollCutError(BrokerUnavailableError):
     """A poll was ended by an interrupt."""
 
 
-@dataclass(frozen=True)
-class Account:
-    """Who calls, and where: what is not given is found as boto3 finds it. The secret has no repr."""
-
-    key: str | None = None
-    secret: str | None = field(default=None, repr=False)
-    region: str | None = None
-    endpoint_url: str | None = None
-    session: Any = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        if bool(self.key) != bool(self.secret):
-            there, missing = ("aws_key", "aws_secret") if self.key else ("aws_secret", "aws_key")
-            raise OptionError(f"{there} is given without {missing}: give both or neither")
-        if self.key and self.session is not None:
-            raise OptionError("aws_key and session are both given: give one of them")
-
-
 class Calls:
-    """Calls SQS. It connects at its first call, in each process anew, and repeats nothing by itself."""
+    """Calls SQS. It connects at its first call, in each process anew, and repeats no call that was answered."""
 
     def __init__(self, account: Account) -> None:
         self._account = account
@@ -78,7 +44,7 @@ class Calls:
         """Return SQS's answer, or raise one of our errors; ``queue`` is named in it."""
         clients = self._clients()
         try:
-            return clients.call(clients.caller, action, params)
+            return clients.call(action, params)
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise self._translated(error, clients, action, queue) from _cause(error)
 
@@ -87,7 +53,7 @@ class Calls:
         clients = self._clients()
         with clients.polls.begun() as poll:
             try:
-                return clients.call(clients.receiver, "ReceiveMessage", params)
+                return clients.poll(params, poll)
             except (BotoCoreError, ClientError, ResponseParserError) as error:
                 if poll.cut and not self._closed and not isinstance(error, ClientError):
                     raise PollCutError(f"ReceiveMessage on {queue} was interrupted") from error
@@ -108,10 +74,8 @@ class Calls:
         """Close every connection; later calls raise ``BrokerClosedError``."""
         self._closed = True
         clients, self._made = self._made, None
-        if clients is not None and clients.process == os.getpid():
-            clients.polls.interrupt()
-            clients.caller.close()
-            clients.receiver.close()
+        if clients is not None:
+            clients.close()
 
     def _clients(self) -> _Clients:
         if self._closed:
@@ -125,7 +89,9 @@ class Calls:
             self._locks = (process, threading.Lock())
         with self._locks[1]:
             if self._made is None or self._made.process != process:
-                self._made = _connected(self._account)
+                parents, self._made = self._made, _connected(self._account)
+                if parents is not None:
+                    parents.close()
             return self._made
 
     def _translated(self, error: Exception, clients: _Clients, action: str, queue: str) -> BrokerError:
@@ -136,19 +102,44 @@ class Calls:
 
 @dataclass(frozen=True)
 class _Clients:
-    """One process's clients: a poll must never wait for a connection that another request uses."""
+    """One process's connections.
+
+    Either ``lean`` carries the messages, or boto3 does and ``receiver`` is there: a poll must never wait for a
+    connection that another request uses.
+    """
 
     process: int
     caller: Any
-    receiver: Any
     polls: Polls
     refreshable: bool
+    lean: Lean | None = None
+    receiver: Any = None
 
-    @staticmethod
-    def call(client: Any, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        # The name is looked up in botocore's own cache.
-        result: dict[str, Any] = getattr(client, xform_name(action))(**params)
-        return result
+    def call(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        if self.lean is not None and action in ACTIONS:
+            return self.lean.call(action, params, READ_TIMEOUT)
+        return _through_boto3(self.caller, action, params)
+
+    def poll(self, params: Mapping[str, Any], poll: Poll) -> dict[str, Any]:
+        if self.lean is not None:
+            return self.lean.call("ReceiveMessage", params, POLL_TIMEOUT, poll)
+        return _through_boto3(self.receiver, "ReceiveMessage", params)
+
+    def close(self) -> None:
+        """Close the connections; in a child only its own copies of the parent's sockets."""
+        if self.lean is not None:
+            self.lean.close()
+        if self.process == os.getpid():
+            self.polls.interrupt()
+            self.caller.close()
+            if self.receiver is not None:
+                self.receiver.close()
+
+
+def _through_boto3(client: Any, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    # The name is looked up in botocore's own cache.
+    result: dict[str, Any] = getattr(client, xform_name(action))(**params)
+    return result
 
 
 def _cause(error: Exception) -> Exception | None:
@@ -157,42 +148,22 @@ def _cause(error: Exception) -> Exception | None:
 
 def _connected(account: Account) -> _Clients:
     """Make this process's clients; nothing is sent to SQS yet."""
-    try:
-        session = account.session or _session(account)
-        region = account.region or session.region_name or os.environ.get("AWS_REGION")
-        if not region:
-            raise CredentialsError(f"no AWS region is set. {_REGIONS}")
-        credentials = session.get_credentials()
-        if credentials is None:
-            raise CredentialsError(f"no AWS credentials were found. {_WAYS}")
-        caller = _client(session, account, region, READ_TIMEOUT)
-        receiver = _client(session, account, region, POLL_TIMEOUT)
-    except BotoCoreError as error:
-        found = translated(error, "connect", "")
-        if isinstance(found, CredentialsError):
-            raise CredentialsError(f"{error}. {_WAYS}") from error
-        raise found from error
-    polls = Polls()
+    access = Access(account)
+    caller = access.client(READ_TIMEOUT)
+    polls, process = Polls(), os.getpid()
+    lean = _lean(access, caller) if account.transport == "lean" else None
+    if lean is not None:
+        return _Clients(process, caller, polls, access.refreshable, lean=lean)
+    receiver = access.client(POLL_TIMEOUT)
     polls.install(receiver)
-    return _Clients(os.getpid(), caller, receiver, polls, hasattr(credentials, "refresh_needed"))
+    return _Clients(process, caller, polls, access.refreshable, receiver=receiver)
 
 
-def _session(account: Account) -> Any:
-    return boto3.Session(aws_access_key_id=account.key, aws_secret_access_key=account.secret)
-
-
-def _client(session: Any, account: Account, region: str, read_timeout: float) -> Any:
-    config = Config(
-        # The runner repeats what failed, knows what may be repeated, and tells of it.
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=read_timeout,
-        max_pool_connections=CONNECTIONS,
-        tcp_keepalive=True,
-        parameter_validation=False,
-        user_agent_extra="sqspipes",
-    )
+def _lean(access: Access, client: Any) -> Lean | None:
     try:
-        return session.client("sqs", region_name=region, endpoint_url=account.endpoint_url, config=config)
-    except ValueError as error:
-        raise OptionError(f"endpoint_url is {account.endpoint_url!r}, region {region!r}: {error}") from error
+        wire = learnt_or_none(client, access.credentials)
+    except BotoCoreError as error:
+        raise translated(error, "connect", "", refreshable=access.refreshable) from error
+    if wire is None:
+        return None
+    return Lean(wire, client, access.credentials, connections=CONNECTIONS, connect=CONNECT_TIMEOUT)

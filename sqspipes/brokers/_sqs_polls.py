@@ -1,8 +1,9 @@
 """Polls: the long polls that are open in this process, and the way to end them at once.
 
-botocore has no way to cancel a request. So the receiving client gets connection pools that know which
-connection waits for an answer, and to end a poll its socket is shut down. Where botocore or urllib3 have
-changed so that this is impossible, polls end by themselves, within 20 seconds.
+To end a poll, the socket that waits for its answer is shut down. The lean transport tells which one that is.
+botocore has no way to cancel a request; so where it carries the polls, the receiving client gets connection
+pools that tell. Where botocore or urllib3 have changed so that this is impossible, polls end by themselves,
+within 20 seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Polls:
-    """The open polls of one client."""
+    """The open polls of one process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -94,6 +95,10 @@ class Poll:
     @property
     def cut(self) -> bool:
         return self._polls.interrupts != self._interrupts
+
+    def waiting(self, connection: Any) -> contextlib.AbstractContextManager[None]:
+        """Keep a connection in reach of ``interrupt`` while it waits for its answer."""
+        return self._polls.waiting(connection)
 
 
 def _shut(connection: Any) -> None:

@@ -13,7 +13,7 @@ from sqspipes.errors import (
     CredentialsError,
     QueueMissingError,
 )
-from tests.conftest import MakeBroker
+from tests.conftest import TRANSPORTS, MakeBroker
 from tests.contract.steps import bodies, kinds, made, put, take, take_one
 from tests.servers import (
     Proxy,
@@ -24,10 +24,10 @@ from tests.servers import (
 )
 
 
-@pytest.fixture
-def broker(make_broker: MakeBroker, proxy: Proxy) -> Broker:
-    """A broker behind the proxy."""
-    return make_broker("sqs", endpoint_url=proxy.url)
+@pytest.fixture(params=TRANSPORTS)
+def broker(request: pytest.FixtureRequest, make_broker: MakeBroker, proxy: Proxy) -> Broker:
+    """A broker behind the proxy, by either transport."""
+    return make_broker(request.param, endpoint_url=proxy.url)
 
 
 def test_lost_answer_to_a_send_may_be_sent_again(broker: Broker, proxy: Proxy, domain: str) -> None:
@@ -80,11 +80,18 @@ def test_answer_that_is_not_sqs_is_unavailable(broker: Broker, proxy: Proxy, dom
         (400, "InvalidAddress", BrokerError),
     ],
 )
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_refused_request_is_told_by_its_code(
-    make_broker: MakeBroker, proxy: Proxy, domain: str, status: int, code: str, kind: type[BrokerError]
+    make_broker: MakeBroker,
+    proxy: Proxy,
+    domain: str,
+    transport: str,
+    status: int,
+    code: str,
+    kind: type[BrokerError],
 ) -> None:
     (queue,) = made(make_broker("sqs"), domain)
-    broker = make_broker("sqs", endpoint_url=proxy.url)
+    broker = make_broker(transport, endpoint_url=proxy.url)
     proxy.always("SendMessageBatch", error(status, code))
     with pytest.raises(kind, match=queue) as caught:
         put(broker, queue, "a")

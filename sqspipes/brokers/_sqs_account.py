@@ -1,0 +1,109 @@
+"""Account: who calls, where and how, and the boto3 clients made of it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from sqspipes.brokers._sqs_errors import translated
+from sqspipes.errors import CredentialsError, OptionError
+
+#: Seconds for a connection to be made, and for an answer. A poll is answered within 20.
+CONNECT_TIMEOUT = 5.0
+READ_TIMEOUT = 15.0
+POLL_TIMEOUT = 30.0
+
+#: Connections that are kept at most.
+CONNECTIONS = 64
+
+#: What carries the calls with messages: sockets of our own, or boto3.
+TRANSPORTS = ("lean", "boto3")
+
+_WAYS = (
+    "Give aws_key= and aws_secret=, or the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a "
+    "profile with AWS_PROFILE), or a boto3 session with session=. Without an account: "
+    "SQSPIPES_BROKER=sqlite:///pipe.db"
+)
+_REGIONS = (
+    "Give aws_region=, or the environment (AWS_REGION, AWS_DEFAULT_REGION, or a profile that has a region), "
+    "or a boto3 session with session=. Without an account: SQSPIPES_BROKER=sqlite:///pipe.db"
+)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who calls, and where: what is not given is found as boto3 finds it. The secret has no repr."""
+
+    key: str | None = None
+    secret: str | None = field(default=None, repr=False)
+    region: str | None = None
+    endpoint_url: str | None = None
+    session: Any = field(default=None, repr=False)
+    transport: str = "lean"
+
+    def __post_init__(self) -> None:
+        if bool(self.key) != bool(self.secret):
+            there, missing = ("aws_key", "aws_secret") if self.key else ("aws_secret", "aws_key")
+            raise OptionError(f"{there} is given without {missing}: give both or neither")
+        if self.key and self.session is not None:
+            raise OptionError("aws_key and session are both given: give one of them")
+        if self.transport not in TRANSPORTS:
+            raise OptionError(
+                f"transport is {self.transport!r}: allowed is {' or '.join(map(repr, TRANSPORTS))}"
+            )
+
+
+class Access:
+    """An account's session, region and credentials, found; nothing is sent to SQS yet."""
+
+    def __init__(self, account: Account) -> None:
+        try:
+            self._session = account.session or _session(account)
+            self._endpoint_url = account.endpoint_url
+            self._region = account.region or self._session.region_name or os.environ.get("AWS_REGION")
+            if not self._region:
+                raise CredentialsError(f"no AWS region is set. {_REGIONS}")
+            self.credentials: Any = self._session.get_credentials()
+            if self.credentials is None:
+                raise CredentialsError(f"no AWS credentials were found. {_WAYS}")
+        except BotoCoreError as error:
+            raise _explained(error) from error
+
+    @property
+    def refreshable(self) -> bool:
+        """Whether expired credentials will be replaced."""
+        return hasattr(self.credentials, "refresh_needed")
+
+    def client(self, read_timeout: float) -> Any:
+        """Return a new boto3 client."""
+        config = Config(
+            # The runner repeats what failed, knows what may be repeated, and tells of it.
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=read_timeout,
+            max_pool_connections=CONNECTIONS,
+            tcp_keepalive=True,
+            parameter_validation=False,
+            user_agent_extra="sqspipes",
+        )
+        region, endpoint_url = self._region, self._endpoint_url
+        try:
+            return self._session.client("sqs", region_name=region, endpoint_url=endpoint_url, config=config)
+        except ValueError as error:
+            raise OptionError(f"endpoint_url is {endpoint_url!r}, region {region!r}: {error}") from error
+        except BotoCoreError as error:
+            raise _explained(error) from error
+
+
+def _session(account: Account) -> Any:
+    return boto3.Session(aws_access_key_id=account.key, aws_secret_access_key=account.secret)
+
+
+def _explained(error: BotoCoreError) -> Exception:
+    found = translated(error, "connect", "")
+    return CredentialsError(f"{error}. {_WAYS}") if isinstance(found, CredentialsError) else found

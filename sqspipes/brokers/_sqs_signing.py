@@ -1,0 +1,83 @@
+"""Signing: AWS signature version 4 for requests that differ in time, body and credentials alone."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Mapping
+from typing import Protocol
+from urllib.parse import quote
+
+from botocore.utils import normalize_url_path
+
+_DATE = "x-amz-date"
+_TOKEN = "x-amz-security-token"
+
+
+class Keys(Protocol):
+    """Credentials at one moment, as botocore freezes them."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+class Signer:
+    """Signs POST requests to one path with the same headers: ``headers`` are all signed ones but date and token.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+    """
+
+    def __init__(self, path: str, headers: Mapping[str, str], region: str, service: str) -> None:
+        self._scope = f"{region}/{service}/aws4_request"
+        self._region, self._service = region, service
+        path = quote(normalize_url_path(path), safe="/~")
+        self._bare = _canonical(path, headers, ())
+        self._with_token = _canonical(path, headers, (_TOKEN,))
+        # One tuple, replaced as a whole: threads need no lock.
+        self._derived: tuple[str, str, bytes] = ("", "", b"")
+
+    def signed(self, keys: Keys, body: bytes, now: float) -> str:
+        """Return the header lines that make a request a signed one; ``now`` is the server's time."""
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        day = at[:8]
+        if keys.token:
+            token = " ".join(keys.token.split())
+            before, between, after, names = self._with_token
+            canonical = f"{before}{at}{between}{token}{after}{hashlib.sha256(body).hexdigest()}"
+            sent = f"X-Amz-Date: {at}\r\nX-Amz-Security-Token: {token}\r\n"
+        else:
+            before, between, after, names = self._bare
+            canonical = f"{before}{at}{after}{hashlib.sha256(body).hexdigest()}"
+            sent = f"X-Amz-Date: {at}\r\n"
+        scope = f"{day}/{self._scope}"
+        text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+        signature = hmac.digest(self._key(keys.secret_key, day), text.encode(), "sha256").hex()
+        return (
+            f"{sent}Authorization: AWS4-HMAC-SHA256 Credential={keys.access_key}/{scope}, "
+            f"SignedHeaders={names}, Signature={signature}\r\n"
+        )
+
+    def _key(self, secret: str, day: str) -> bytes:
+        known_secret, known_day, key = self._derived
+        if known_secret == secret and known_day == day:
+            return key
+        key = f"AWS4{secret}".encode()
+        for part in (day, self._region, self._service, "aws4_request"):
+            key = hmac.digest(key, part.encode(), "sha256")
+        self._derived = (secret, day, key)
+        return key
+
+
+def _canonical(path: str, headers: Mapping[str, str], more: tuple[str, ...]) -> tuple[str, str, str, str]:
+    """Return the canonical request around its date and token, and the names of the signed headers."""
+    values = {name.lower(): " ".join(value.split()) for name, value in headers.items()}
+    values |= dict.fromkeys((_DATE, *more), "\0")
+    names = ";".join(sorted(values))
+    lines = "".join(f"{name}:{values[name]}\n" for name in sorted(values))
+    # The date stands before the token, and between them what sorts so.
+    before, between, *rest = f"POST\n{path}\n\n{lines}\n{names}\n".split("\0")
+    if not more:
+        return before, "", between, names
+    return before, between, rest[0], names
