@@ -177,7 +177,8 @@ class TaskClient:
         return [self._broker.queue_url(name) for name in self.queue_names]
 
     def create_queues(self) -> None:
-        """Make the queues that are missing."""
+        """Make the queues that are missing, also those that were deleted since they were last seen."""
+        self._declared.difference_update(self.queue_names)
         self._declare(self._tasks)
 
     def purge(self) -> None:

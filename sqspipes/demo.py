@@ -52,7 +52,7 @@ def work(options: argparse.Namespace) -> int:
             os.read(0, 1)
             client.stop()
 
-        threading.Thread(target=stop_with_parent, daemon=True).start()
+        threading.Thread(target=stop_with_parent, name="sqspipes demo parent", daemon=True).start()
         client.run(options.worker.split(","), drain=options.drain)
     return 0
 

@@ -72,8 +72,8 @@ class BrokerUnavailableError(BrokerError):
 class QueueMissingError(BrokerError):
     """A queue is not there; ``queue`` is its full name."""
 
-    def __init__(self, queue: str, hint: str = "") -> None:
-        super().__init__(f"queue {queue} does not exist{': ' + hint if hint else ''}")
+    def __init__(self, queue: str, hint: str = "create_queues() makes what is missing") -> None:
+        super().__init__(f"queue {queue} does not exist: {hint}")
         self.queue = queue
 
 

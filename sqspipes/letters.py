@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from sqspipes import message as messages
-from sqspipes.brokers.base import Broker, Entry, Kind
+from sqspipes.brokers.base import MESSAGE_BYTES, Broker, Entry, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CodecError
-from sqspipes.message import Delivery, Message
+from sqspipes.message import Death, Delivery, Message
 from sqspipes.patience import patiently
 from sqspipes.putting import send_many
 from sqspipes.task import LONGEST_LEASE, Task
@@ -131,18 +131,12 @@ def _receive_once(broker: Broker, queue: str, lease: float, attempt: str) -> lis
 
 
 def _read(task: Task, delivery: Delivery) -> _Found:
+    unreadable: CodecError | None = None
     try:
         message = messages.decode(delivery)
-    except CodecError:
-        message = messages.foreign(delivery, raw=delivery.body)
-    death = message.death or messages.Death(
-        task=task.name,
-        error_type="MaxReceives",
-        error="received too often without being settled: it may kill its process",
-        traceback="",
-        attempts=0,
-        died=delivery.sent,
-    )
+    except CodecError as error:
+        message, unreadable = messages.foreign(delivery, raw=delivery.body), error
+    death = message.death or _unwritten(task, delivery, unreadable)
     letter = DeadLetter(
         id=message.id,
         task=task.name,
@@ -158,6 +152,17 @@ def _read(task: Task, delivery: Delivery) -> _Found:
         redrives=message.redrives,
     )
     return _Found(letter, message, delivery)
+
+
+def _unwritten(task: Task, delivery: Delivery, unreadable: CodecError | None) -> Death:
+    """Return the reason of a letter that carries none: the broker moved it, or it was too large for a reason."""
+    if unreadable is not None:
+        kind, error = type(unreadable).__name__, str(unreadable)
+    elif len(delivery.body) > MESSAGE_BYTES - 2 * messages.LETTER_BYTES:  # a letter also writes fields anew
+        kind, error = "TooLargeError", "the message left no room for its reason: the log of its task has it"
+    else:
+        kind, error = "MaxReceives", "received too often without being settled: it may kill its process"
+    return Death(task.name, kind, error, traceback="", attempts=0, died=delivery.sent)
 
 
 def _ack(broker: Broker, queue: str, found: Sequence[_Found]) -> int:

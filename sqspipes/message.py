@@ -168,10 +168,11 @@ def encode(message: Message, value: str | None = None) -> str:
             "died": death.died,
         }
     if message.raw is not None:
-        return json.dumps({**head, "raw": message.raw}, separators=(",", ":"))
+        return encode_value({**head, "raw": message.raw}, "the body")
     if value is None:
         value = encode_value(message.value, "value")
-    return f'{json.dumps(head, separators=(",", ":"))[:-1]},"value":{value}}}'
+    # Unknown keys may hold what can be read and not be written: a number out of range, or nesting.
+    return f'{encode_value(head, "the body")[:-1]},"value":{value}}}'
 
 
 def decode(delivery: Delivery) -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import TypeVar
 
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.outage import pause
+
+logger = logging.getLogger(__name__)
 
 #: Seconds for which a method of the client waits for its broker.
 DEFAULT_SECONDS = 30.0
@@ -22,9 +25,10 @@ def patiently(ask: Callable[[], Result], seconds: float = DEFAULT_SECONDS) -> Re
     while True:
         try:
             return ask()
-        except BrokerUnavailableError:
+        except BrokerUnavailableError as error:
             tries += 1
-            wait = pause(tries)
-            if time.monotonic() + wait > deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise
-        resting.wait(wait)
+            logger.debug("request failed, try %d, %.1f s left: %s", tries, left, error)
+        resting.wait(min(left, pause(tries)))

@@ -83,9 +83,10 @@ class _Patience(Outage):
     def failed(self, party: str, error: BaseException, tries: int) -> float:
         now = time.monotonic()
         self._first = now if self._first is None else self._first
-        if now - self._first > self._timeout:
+        left = self._first + self._timeout - now
+        if left <= 0:
             raise error
-        return super().failed(party, error, tries)
+        return min(left, super().failed(party, error, tries))
 
     def succeeded(self, party: str) -> None:
         self._first = None
@@ -127,8 +128,10 @@ def send_many(broker: Broker, entries: Callable[[], Iterator[tuple[str, Entry]]]
     except Exception as error:
         progress.fail(error, index + 1)
     finally:
-        for batcher in batchers.values():
-            batcher.close(time.monotonic() + timeout + 1)
+        finished = [batcher.close(time.monotonic() + timeout + 1) for batcher in batchers.values()]
+    if progress.error is None and not all(finished):
+        reason = f"{broker.url} did not answer for all values within {timeout:g} s"
+        progress.fail(BrokerUnavailableError(reason), progress.sent)
     if progress.error is not None:
         raise PutError(
             f"put_many stopped at value {progress.index}, {progress.sent} were sent: {progress.error}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
@@ -21,27 +22,49 @@ class Forked(Protocol):
 
 
 def survive_forks(forked: Forked) -> None:
-    """Hold ``forked`` still while this process forks, and renew it in the child.
+    """Hold ``forked`` still while this process forks, and renew it in the child, for as long as it lives.
 
     The child cannot be left to find out at its first use: until then it would hold the parent's file locks
     open, for ever if the parent is killed.
     """
-    if not hasattr(os, "register_at_fork"):
-        return
-    reference = weakref.ref(forked)
-    held: list[Forked] = []
+    if hasattr(os, "register_at_fork"):
+        _forks.add(forked)
 
-    def before() -> None:
-        target = reference()
-        if target is not None and target.hold():
-            held.append(target)
 
-    def after_in_parent() -> None:
-        if held:
-            held.pop().resume()
+class _Forks:
+    """All that has to survive forks: Python keeps what is registered for ever, so that happens only once."""
 
-    def after_in_child() -> None:
-        if held:
-            held.pop().renew()
+    def __init__(self) -> None:
+        # Reentrant: a signal's handler may fork.
+        self._lock = threading.RLock()
+        self._registered = False
+        self._living: weakref.WeakSet[Forked] = weakref.WeakSet()
+        self._held: list[list[Forked]] = []
 
-    os.register_at_fork(before=before, after_in_parent=after_in_parent, after_in_child=after_in_child)
+    def add(self, forked: Forked) -> None:
+        with self._lock:
+            if not self._registered:
+                self._registered = True
+                os.register_at_fork(
+                    before=self._before, after_in_parent=self._in_parent, after_in_child=self._in_child
+                )
+            self._living.add(forked)
+
+    def _before(self) -> None:
+        self._lock.acquire()
+        held: list[Forked] = []
+        self._held.append(held)
+        held += (each for each in list(self._living) if each.hold())
+
+    def _in_parent(self) -> None:
+        for each in self._held.pop():
+            each.resume()
+        self._lock.release()
+
+    def _in_child(self) -> None:
+        for each in self._held.pop():
+            each.renew()
+        self._lock.release()
+
+
+_forks = _Forks()

@@ -22,8 +22,9 @@ VERSION = 1
 #: UPSERT and RETURNING. https://www.sqlite.org/lang_returning.html
 OLDEST_SQLITE = (3, 35, 0)
 
-#: Seconds to wait for a lock that a foreign program holds; our own processes take turns instead.
-_BUSY_SECONDS = 10.0
+#: Seconds to wait for a lock that a foreign program holds; our own processes take turns instead. Whoever asked
+#: repeats what failed, and says so: so that is soon.
+_BUSY_SECONDS = 2.0
 
 # - file.last is the last number given to a message: a plain rowid comes again once its table is empty, and
 #   then an old receipt would match a new message.

@@ -85,6 +85,8 @@ _CREDENTIALS = (
 )
 _GONE = {"ReceiptHandleIsInvalid", "MessageNotInflight"}
 
+_OTHER_KEYS = "Give other keys: aws_key= and aws_secret=, a profile with AWS_PROFILE, or session="
+
 _NO_CREDENTIALS = (
     NoAuthTokenError,
     NoCredentialsError,
@@ -151,23 +153,33 @@ def _is_old_handle(code: str, text: str) -> bool:
 def _of_code(error: ClientError, action: str, queue: str, where: str, refreshable: bool) -> BrokerError:
     code = _short(_code(error))
     status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    said = f"{code}: {_first_line(error)}"
+    said = f"{code}: {_first_line(error).rstrip('.')}"
     if code in _MISSING:
-        return QueueMissingError(queue, "or there is no right to see it")
+        return QueueMissingError(
+            queue,
+            "it was deleted, or these credentials may not see it; create_queues() makes what is missing",
+        )
     if code in _EXPIRED and refreshable:
         return BrokerUnavailableError(f"{where}: {said}")
     if code in _RIGHTS:
-        return CredentialsError(f"no right to {_right(action)} on {queue or 'any queue'}: {said}")
+        return _refused(action, queue, said)
     # A machine that was suspended signs with the time of before: the text alone tells this from a wrong key.
     if code in _SIGNATURE and not _first_line(error).startswith("Signature "):
-        return CredentialsError(f"{where}: the secret does not belong to the key: {said}")
+        return CredentialsError(f"{where}: the secret does not belong to the key: {said}. {_OTHER_KEYS}")
     if code in _CREDENTIALS:
-        return CredentialsError(f"{where}: {said}")
+        return CredentialsError(f"{where}: {said}. {_OTHER_KEYS}")
     if code in _AGAIN | _SIGNATURE or status >= 500 or status == 429:
         return BrokerUnavailableError(f"{where}: {said}")
     if status == 403:
-        return CredentialsError(f"no right to {_right(action)} on {queue or 'any queue'}: {said}")
+        return _refused(action, queue, said)
     return RefusedError(f"{where}: {said}", code)
+
+
+def _refused(action: str, queue: str, said: str) -> CredentialsError:
+    remedy = "Allow it in the policy of this user or role"
+    if action == "CreateQueue":
+        remedy += ", or have the queues made by one who may and give create=False"
+    return CredentialsError(f"no right to {_right(action)} on {queue or 'any queue'}: {said}. {remedy}")
 
 
 def _short(code: str) -> str:

@@ -94,6 +94,8 @@ class Limits:
     ``longest_lease`` are seconds. ``exact``: depths are counted, not estimated. ``clean_interrupt``: an
     interrupted receive took nothing. ``linger``: seconds that a request is worth waiting for to be full.
     ``requests_in_flight``: how many requests of one kind to one queue gain something by overlapping.
+    ``longest_answer``: seconds within which every request has answered or failed, a poll's wait and all timeouts
+    included. One that takes longer is an outage, and one that takes twice as long ends the run.
     """
 
     entries: int = 10
@@ -105,6 +107,7 @@ class Limits:
     clean_interrupt: bool = True
     linger: float = 0.0
     requests_in_flight: int = 1
+    longest_answer: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import math
 import threading
 import time
 from collections import deque
@@ -10,7 +12,7 @@ from typing import Any
 
 from sqspipes.brokers.base import Answer, Kind, Limits
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.outage import Outage, pause
+from sqspipes.runner.outage import Outage, pause_after_return
 
 #: Seconds after which a thread with nothing to do ends; the next item starts another.
 IDLE_SECONDS = 5.0
@@ -73,12 +75,15 @@ class Batcher:
         self._behind: dict[
             str, deque[Item]
         ] = {}  # keys with an item ready or under way, and what waits for it
+        self._resting: list[tuple[float, int, Item]] = []  # will be asked again, and when
         self._items = 0
         self._bytes = 0
         self._threads: set[threading.Thread] = set()
+        self._started = 0
         self._idle = 0
         self._asking = 0  # requests under way
         self._due = 0.0
+        outage.on_return(self._resume)
         self._paused_until = 0.0
         self._closing = False
         self._aborted = False
@@ -109,6 +114,8 @@ class Batcher:
         """Ask for all that waits and end; False if it was not done by ``deadline`` (monotonic) and is given up."""
         with self._changed:
             self._closing = True
+            self._paused_until = 0.0
+            self._wake(math.inf)
             self._changed.notify_all()
             while self._items and not self._aborted and (left := deadline - time.monotonic()) > 0:
                 self._eased.wait(left)
@@ -130,12 +137,26 @@ class Batcher:
             self._behind[item.key] = deque()
         self._ready.append(item)
 
+    def _resume(self) -> None:
+        """End a pause soon: the broker answers again."""
+        with self._changed:
+            self._paused_until = min(self._paused_until, time.monotonic() + pause_after_return())
+            self._changed.notify_all()
+
     def _start_thread(self) -> None:
         if len(self._threads) >= self._limits.requests_in_flight or self._aborted:
             return
-        thread = threading.Thread(target=self._work, name=f"sqspipes {self.name}", daemon=True)
+        self._started += 1
+        name = f"sqspipes {self.name} {self._started}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the machine has no more threads
+            if not self._threads:
+                self._abort()
+                self._died(self.name, error)
+            return
         self._threads.add(thread)
-        thread.start()
 
     def _work(self) -> None:
         try:
@@ -144,11 +165,14 @@ class Batcher:
                 self._asked()
         except BaseException as error:
             with self._changed:
-                self._aborted = True
-                self._threads.discard(threading.current_thread())
-                self._changed.notify_all()
-                self._eased.notify_all()
+                self._abort()  # it stays among the threads: ``close`` waits until its death was told
             self._died(self.name, error)
+
+    def _abort(self) -> None:
+        """Give up what waits; the lock is held."""
+        self._aborted = True
+        self._changed.notify_all()
+        self._eased.notify_all()
 
     def _next_request(self) -> list[Item]:
         """Wait for a request's worth of items and take them; empty when there is nothing more to do."""
@@ -156,10 +180,13 @@ class Batcher:
             idle_until = time.monotonic() + IDLE_SECONDS
             while not self._aborted:
                 now = time.monotonic()
+                self._wake(now)
                 wait = self._seconds_to_wait(now)
                 if wait <= 0:
                     return self._take()
-                if not self._ready and (now >= idle_until or (self._closing and not self._items)):
+                if not (self._ready or self._resting) and (
+                    now >= idle_until or (self._closing and not self._items)
+                ):
                     break
                 self._idle += 1
                 self._changed.wait(wait)
@@ -170,12 +197,13 @@ class Batcher:
     def _seconds_to_wait(self, now: float) -> float:
         if now < self._paused_until:
             return self._paused_until - now
+        rest = self._resting[0][0] - now if self._resting else IDLE_SECONDS
         if not self._ready:
-            return IDLE_SECONDS
+            return rest
         if len(self._ready) >= self._limits.entries or self._closing:
             return 0.0
         self._due = min(item.due for item in self._ready)
-        return self._due - now + (MOST_GATHERING_SECONDS if self._asking else 0.0)
+        return min(rest, self._due - now + (MOST_GATHERING_SECONDS if self._asking else 0.0))
 
     def _take(self) -> list[Item]:
         taken: list[Item] = []
@@ -202,19 +230,40 @@ class Batcher:
 
     def _ask(self, items: list[Item]) -> None:
         try:
-            answers = self._request([item.payload for item in items])
+            with self._outage.asking(self.name):
+                answers = self._request([item.payload for item in items])
         except BrokerUnavailableError as error:
             tries = max(item.tries for item in items) + 1
             self._repeat(items, self._outage.failed(self.name, error, tries))
             return
-        self._outage.succeeded(self.name)
-        again = [item for item, answer in zip(items, answers, strict=True) if answer.kind is Kind.AGAIN]
-        for item, answer in zip(items, answers, strict=True):
+        answered = list(zip(items, answers, strict=True))
+        if any(answer.kind is not Kind.AGAIN for answer in answers):
+            self._outage.succeeded(self.name)
+        for item, answer in answered:
             if answer.kind is not Kind.AGAIN:
+                self._outage.succeeded(self._party(item))
                 self._answered(item.payload, answer)
                 self._release(item)
-        if again:
-            self._repeat(again, pause(max(item.tries for item in again) + 1))
+        for item, answer in answered:
+            if answer.kind is Kind.AGAIN:
+                self._rest(item, answer.reason)
+
+    def _party(self, item: Item) -> str:
+        return f"{self.name}, entry {id(item)}"
+
+    def _rest(self, item: Item, reason: str) -> None:
+        """Ask one item again after a pause of its own: an entry that keeps failing must not hold up the others."""
+        item.tries += 1
+        seconds = self._outage.failed(self._party(item), BrokerUnavailableError(reason), item.tries)
+        with self._changed:
+            item.due = time.monotonic() + seconds
+            heapq.heappush(self._resting, (item.due, id(item), item))
+            self._changed.notify()
+
+    def _wake(self, now: float) -> None:
+        """Let items go that have rested; the lock is held."""
+        while self._resting and self._resting[0][0] <= now:
+            self._ready.appendleft(heapq.heappop(self._resting)[2])
 
     def _repeat(self, items: list[Item], seconds: float) -> None:
         """Put items back to the front, in order, after a pause."""
@@ -222,7 +271,8 @@ class Batcher:
             for item in reversed(items):
                 item.tries += 1
                 self._ready.appendleft(item)
-            self._paused_until = time.monotonic() + seconds
+            # Several requests fail together: new items, at their first try, must not cut the pause of older ones.
+            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
             self._changed.notify()
 
     def _release(self, item: Item) -> None:

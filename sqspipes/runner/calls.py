@@ -123,7 +123,7 @@ def death(task: Task, error: BaseException, attempts: int) -> Death:
     """Return the reason of a dead letter, cut to what every letter has room for."""
     return Death(
         task=task.name,
-        error_type=_cut(type(error).__name__, TYPE_BYTES),
+        error_type=_cut(name_of(error), TYPE_BYTES),
         error=_cut(said(error), ERROR_BYTES),
         traceback=_cut(formatted(error), TRACEBACK_BYTES, keep_end=True),
         attempts=attempts,
@@ -132,9 +132,9 @@ def death(task: Task, error: BaseException, attempts: int) -> Death:
 
 
 def said(error: BaseException) -> str:
-    """Return an error's text, also of one that cannot be printed."""
+    """Return an error's text, also of one that cannot be printed; what no file could take is escaped."""
     try:
-        return str(error)
+        return str(error).encode("utf-8", "backslashreplace").decode()
     except BaseException:
         return "(its text cannot be printed)"
 
@@ -142,7 +142,24 @@ def said(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """Return an error as one line: its type and its text."""
     text = " ".join(said(error).split())
-    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
+    return f"{name_of(error)}: {text[:500]}" if text else name_of(error)
+
+
+def name_of(error: BaseException) -> str:
+    """Return the name of an error's class, also of one whose metaclass does not tell it."""
+    return str(type.__dict__["__name__"].__get__(type(error)))
+
+
+def loggable(error: BaseException | None) -> BaseException | None:
+    """Return an error if logging can print its traceback: it survives no recursion error and no exit there.
+
+    Nor does a file take half a surrogate pair.
+    """
+    try:
+        "".join(traceback.format_exception(error)).encode()
+    except BaseException:
+        return None
+    return error
 
 
 def formatted(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from sqspipes.runner.executor import (
 )
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.lanes import Lanes
+from sqspipes.runner.overdue import Overdue
 from sqspipes.runner.pace import Pace
 from sqspipes.runner.settler import Abandoned
 from sqspipes.runner.shared import Counts, Shared
@@ -52,12 +53,17 @@ class Dispatcher:
         self._plan = plan
         self._shared = shared
         self._stream = shared.stream if streams else None
-        self._running: dict[Held, float] = {}
+        self._running: dict[Held, float] = {}  # and when each call began, the oldest first
+        self._overdue = Overdue(plan.task.name, plan.task.lease)
         self._ending = 0
         self._refused: Held | None = None
         self._suspects: dict[str, int] = {}
         self.executor: Executor = ThreadExecutor(
-            plan.task.name, plan.task.workers, lambda held: calls.perform(plan, held, self), self, shared.died
+            f"{plan.task.domain} {plan.task.name}",
+            plan.task.workers,
+            lambda held: calls.perform(plan, held, self),
+            self,
+            shared.died,
         )
 
     # From the intake
@@ -82,6 +88,11 @@ class Dispatcher:
             else:
                 new.append(Held(delivery, message, level, lease, received))
         self._shared.heard.set()
+        if len(new) > 1 and any(held.suspect for held in new):
+            # It comes again alone: of the receives that bury a killer, only some are its company's too.
+            for held in new:
+                self._shared.settler.give_back_delivery(held.delivery)
+            new = []
         leases.hold(new)
         with self.lock:
             stopping = self.stopping
@@ -138,8 +149,8 @@ class Dispatcher:
                 elif self._shared.gate.enter(held):
                     self._refused = None
                     self.lanes.start(held)
-                    self._running[held] = time.monotonic()
                     self.executor.start(Call((held,)))
+                    self._running[held] = time.monotonic()
                 else:
                     self._refused = held if held.suspect else None
                     break
@@ -237,7 +248,8 @@ class Dispatcher:
             "%s %s failed, attempt %d of %s, again in %.1f s: %s",
             self.task.name, held.message.id, held.failures, retries, outcome.delay, calls.describe(error),
         )  # fmt: skip
-        logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=error)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=calls.loggable(error))
         if outcome.ending is Ending.RAISE:
             self._shared.raised(error)
         held.message, held.refused = as_received(held), None
@@ -276,7 +288,7 @@ class Dispatcher:
         logger.error(
             "%s %s is a dead letter after %d attempts: %s: %s; see client.dead_letters(%r)",
             self.task.name, held.message.id, death.attempts, death.error_type, death.error, self.task.name,
-            exc_info=error,
+            exc_info=calls.loggable(error),
         )  # fmt: skip
         held.buried = True
         entry = letter_entry(self.task, held, death, self._shared.broker.message_bytes(self.task.dead_queue))
@@ -349,6 +361,11 @@ class Dispatcher:
 
     # Watching and stopping
 
+    @property
+    def shut(self) -> bool:
+        """Whether nothing that comes in now could run: a suspect runs in this process, or is to run next."""
+        return self._shared.gate.shut
+
     def suspects(self, queue: str) -> int:
         """Count the suspects held of one queue."""
         return self._suspects.get(queue, 0)
@@ -367,6 +384,11 @@ class Dispatcher:
         """Return the seconds that the oldest running call has been running."""
         with self.lock:
             return time.monotonic() - min(self._running.values()) if self._running else None
+
+    def watch(self) -> float | None:
+        """Warn of calls that run for long; return the seconds until there may be another one to warn of."""
+        with self.lock:
+            return self._overdue.look(self._running, time.monotonic())
 
     def quiesce(self) -> None:
         """Start no more calls, and give back what was not started."""

@@ -39,7 +39,7 @@ def letter_entry(task: Task, held: Held, death: Death, most: int) -> Entry:
     try:
         body = messages.encode(letter)
     except CodecError:  # what was read cannot be written: numbers out of JSON's range, for one
-        body = messages.encode(replace(letter, value=None, raw=held.delivery.body))
+        body = messages.encode(replace(letter, value=None, raw=held.delivery.body, extra={}))
     if len(body) > most:
         body = held.delivery.body  # a foreign body that leaves no room for the reason: kept as it is
     return Entry(body, id, id)

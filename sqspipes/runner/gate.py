@@ -11,7 +11,7 @@ from sqspipes.runner.held import Held
 class Gate:
     """Lets calls of one run begin: many innocent ones at once, or a single suspect.
 
-    ``opened`` is called, without the lock, when a call that was refused may be let in now.
+    ``opened`` is called, without the lock, when a call that was refused may be let in now, and when a suspect left.
     """
 
     def __init__(self, opened: Callable[[], None]) -> None:
@@ -21,6 +21,11 @@ class Gate:
         self._alone: Held | None = None
         self._wanting: dict[int, Held] = {}
         self._refused = False
+
+    @property
+    def shut(self) -> bool:
+        """Whether a suspect is inside or wants in: nobody else begins."""
+        return self._alone is not None or bool(self._wanting)
 
     def enter(self, held: Held) -> bool:
         """Let a call begin, or say no: then ``opened`` tells when to ask again."""
@@ -42,9 +47,9 @@ class Gate:
         """Note that a call is over."""
         with self._lock:
             self._inside -= 1
+            opened = self._inside == 0 and (self._refused or self._alone is held)
             if self._alone is held:
                 self._alone = None
-            opened = self._refused and self._inside == 0
             if opened:
                 self._refused = False
         if opened:

@@ -9,15 +9,20 @@ from collections.abc import Callable
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import BrokerUnavailableError
+from sqspipes.message import Delivery
 from sqspipes.runner.dispatcher import Dispatcher
+from sqspipes.runner.held import MOST_INNOCENT_RECEIVES
 from sqspipes.runner.leases import Clock
-from sqspipes.runner.outage import Outage
+from sqspipes.runner.outage import Outage, pause_after_return
 
 #: Messages that may wait behind their lane-mates, and messages in backoff, per task.
 MOST_BEHIND, MOST_PARKED = 1_000, 1_000
 
 #: Messages of an answer after which a queue of groups is asked again without a poll.
 MANY_GROUPED = 3
+
+#: Answers of one message that follow one with a suspect.
+SINGLY_AFTER_SUSPECT = 10
 
 #: Receives that a busy level gets for each one of a lower level.
 SHARE_OF_HIGHER = 9
@@ -29,12 +34,13 @@ class Level:
     def __init__(self, number: int, queue: str) -> None:
         self.number = number
         self.queue = queue
+        self.part = f"receive {queue}"  #: what the log calls its receives
         self.width = 1  #: receives that may be in flight
         self.threads = 0  #: receivers, started as the width asks
         self.open = 0  #: receives that are in flight
         self.asked = 0  #: messages that receives in flight will probably bring
         self.busy = False  #: the last answer was full
-        self.known = False  #: something was received before
+        self.singly = 1  #: answers that shall hold one message, before the next may hold more
         self.answered = False  #: a receive has ended
         self.grouped = False  #: the last answer had many messages, some of them put with a group
         self.skipped = 0  #: receives that went to higher levels since the last one here
@@ -63,6 +69,8 @@ class Intake:
         self._ended = ended
         self._died = died
         self._stopped = threading.Event()
+        self._resumed = threading.Event()  # replaced when it is set
+        outage.on_return(self._resume)
         self._live = 0
         self.wait = broker.limits.longest_wait  #: seconds that a poll stays open
 
@@ -78,61 +86,88 @@ class Intake:
                 self._start_thread(level)
 
     def _start_thread(self, level: Level) -> None:
-        place, level.threads = level.threads, level.threads + 1
-        name = f"sqspipes receive {level.queue} {place + 1}"
-        self._live += 1
+        place = level.threads
+        name = f"sqspipes {level.part} {place + 1}"
         threading.Thread(target=self._work, args=(level, place), name=name, daemon=True).start()
+        level.threads += (
+            1  # only now: a stop waits for threads that are counted, and this one might not have begun
+        )
+        self._live += 1
 
     def stop(self) -> None:
         """Begin no receive any more."""
         self._stopped.set()
+        self._resumed.set()
         with self._dispatcher.room:
             self._dispatcher.room.notify_all()
 
     @property
     def open(self) -> bool:
-        """Whether receives may still be under way."""
-        return self._live > 0
+        """Whether receives may still be under way; one that is overdue brings nothing any more."""
+        return self._live > sum(self._outage.silent(level.part) for level in self._levels)
 
     def _work(self, level: Level, place: int) -> None:
         try:
             while turn := self._wait_for_turn(level, place):
                 self._receive(level, place, *turn)
         except BaseException as error:
-            self._died(f"receive {level.queue}", error)
+            self._died(level.part, error)
         with self._dispatcher.lock:
             self._live -= 1
         self._ended()
 
     def _receive(self, level: Level, place: int, count: int, reserved: int) -> None:
-        """Receive once, however many tries it takes; the lease counts from the first one."""
+        """Receive once, however many tries it takes; the lease counts from the first one.
+
+        Also when the answer was overdue: nobody knows when the broker gave it.
+        """
         # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on. Nor does the
         # receive after many messages with groups: what is left may all be behind what is held here.
         lower_waits = len(self._levels) > 1 and self._keeps_lower_out(level)
         wait = 0.0 if place or lower_waits or level.grouped else self.wait
         unblocked = self._dispatcher.unblocked
         attempt, tries, first = uuid.uuid4().hex, 0, self._clock.now()
+        deliveries: list[Delivery] = []
+        last = False
         while True:
             level.last_poll = time.monotonic()
             try:
-                deliveries = self._broker.receive(
-                    level.queue, count=count, wait=wait, lease=self._task.lease, attempt=attempt
-                )
+                with self._outage.asking(level.part):
+                    deliveries = self._broker.receive(
+                        level.queue, count=count, wait=wait, lease=self._task.lease, attempt=attempt
+                    )
                 break
             except BrokerUnavailableError as error:
                 tries += 1
-                if self._stopped.wait(self._outage.failed(level.queue, error, tries)):
-                    deliveries = []
+                if last:
                     break
+                # If only the answer was lost, what it held would stay hidden: a stop asks for it once more.
+                last = self._rest(self._outage.failed(level.part, error, tries))
+                # The first repetition may have what a cut poll at the server still takes. Later ones are to find out
+                # whether the broker is there again.
+                wait = 0.0 if last or tries > 1 else wait
         if not self._stopped.is_set():
-            self._outage.succeeded(level.queue)
-        received = first if tries else self._clock.now()
+            self._outage.succeeded(level.part)
+        ended = self._clock.now()
+        received = first if tries or ended - first > self._broker.limits.longest_answer else ended
         grouped = bool(deliveries) and self._dispatcher.take(level.number, deliveries, received)
-        self._learn(level, count, len(deliveries), reserved)
+        suspicious = any(delivery.receives > MOST_INNOCENT_RECEIVES for delivery in deliveries)
+        self._learn(level, count, len(deliveries), reserved, suspicious)
         short = len(deliveries) < count
         if short and (deliveries or level.grouped):
             self._linger(unblocked if grouped or level.grouped else None)
         level.grouped = grouped and len(deliveries) >= MANY_GROUPED
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait between two tries; return whether it was told to stop."""
+        resumed = self._resumed
+        if not self._stopped.is_set() and resumed.wait(seconds):
+            self._stopped.wait(pause_after_return())
+        return self._stopped.is_set()
+
+    def _resume(self) -> None:
+        resumed, self._resumed = self._resumed, threading.Event()
+        resumed.set()
 
     def _linger(self, unblocked: int | None) -> None:
         """Wait until the next receive is worth its cost: for a while, or until there is more to be had.
@@ -152,14 +187,15 @@ class Intake:
                     return
                 room.wait(left)
 
-    def _learn(self, level: Level, asked: int, got: int, reserved: int) -> None:
+    def _learn(self, level: Level, asked: int, got: int, reserved: int, suspicious: bool) -> None:
         """Widen a queue whose answers are full, narrow one whose answers are short."""
         with self._dispatcher.lock:
             level.open -= 1
             level.asked -= reserved
             level.busy = got == asked and got > 0
             level.answered = True
-            level.known |= got > 0
+            if got:
+                level.singly = SINGLY_AFTER_SUSPECT if suspicious else max(0, level.singly - 1)
             full = got == self._broker.limits.entries
             level.width = min(level.width + 1, self._broker.limits.requests_in_flight) if full else 1
             if level.width > level.threads and not self._stopped.is_set():
@@ -183,7 +219,8 @@ class Intake:
 
     def _allowed(self, level: Level, place: int) -> int:
         """Return how many messages there is room for; the dispatcher's lock is held."""
-        if place >= level.width:
+        # What comes in beside a suspect could not run, and would die with it.
+        if place >= level.width or self._dispatcher.shut:
             return 0
         dispatcher, lanes = self._dispatcher, self._dispatcher.lanes
         if lanes.waiting >= MOST_BEHIND or lanes.parked >= MOST_PARKED:
@@ -191,9 +228,9 @@ class Intake:
         used = dispatcher.used
         if dispatcher.pace.probing:
             return 1 if used == 0 and level.open == 0 else 0
-        # A process's first receive of a queue, and every one while it holds a suspect, takes a single message:
-        # one that kills its process then takes no neighbour with it.
-        if not level.known or dispatcher.suspects(level.queue):
+        # A process's first receive of a queue, and those while it holds a suspect and after it, take a single
+        # message: one that kills its process then takes no neighbour with it.
+        if level.singly or dispatcher.suspects(level.queue):
             return 1 if level.open == 0 and used < dispatcher.pace.capacity else 0
         room = dispatcher.pace.capacity - used - sum(each.asked for each in self._levels)
         most = self._broker.limits.entries

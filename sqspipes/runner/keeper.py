@@ -1,4 +1,4 @@
-"""Keeper: the one thread of a run that watches the clock, for backoffs and leases."""
+"""Keeper: the one thread of a run that watches the clock, for backoffs, leases and requests without an answer."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.held import Held
 from sqspipes.runner.leases import Leases
+from sqspipes.runner.outage import Outage
 from sqspipes.runner.settler import Abandoned, Settler
 
 logger = logging.getLogger(__name__)
@@ -28,13 +29,18 @@ QUIET_SECONDS = 10.0
 
 
 class Keeper:
-    """Wakes parked messages, extends leases, and says so when nothing comes in."""
+    """Wakes parked messages, extends leases, and says so when nothing comes in or a call runs for long.
+
+    A request that is lost, as it has neither answered nor failed for too long, ends the run.
+    """
 
     def __init__(
         self,
         dispatchers: Sequence[Dispatcher],
         leases: Leases,
         settler: Settler,
+        outage: Outage,
+        domain: str,
         lost: Callable[[Held], None],
         heard: threading.Event,
         died: Callable[[str, BaseException], None],
@@ -42,6 +48,7 @@ class Keeper:
         self._dispatchers = dispatchers
         self._leases = leases
         self._settler = settler
+        self._outage = outage
         self._lost = lost
         self._heard = heard
         self._died = died
@@ -51,7 +58,7 @@ class Keeper:
         self._pump = False
         self._stopped = False
         self._quiet_at: float | None = leases.clock.now() + QUIET_SECONDS
-        self._thread = threading.Thread(target=self._work, name="sqspipes keeper", daemon=True)
+        self._thread = threading.Thread(target=self._work, name=f"sqspipes keeper {domain}", daemon=True)
 
     def start(self) -> None:
         """Begin to watch."""
@@ -107,8 +114,17 @@ class Keeper:
                 self._settler.extend(held)
             else:
                 self._lost(held)  # the broker's longest lease is over
-        dues += [next_lease, self._watch_quiet(now)]
+        # A call that begins later is looked at in time, too: its lease will have to be extended before.
+        watched = [dispatcher.watch() for dispatcher in self._dispatchers]
+        dues += [now + seconds for seconds in watched if seconds is not None]
+        dues += [next_lease, self._watch_quiet(now), now + self._watch_requests()]
         return min((due for due in dues if due is not None), default=math.inf)
+
+    def _watch_requests(self) -> float:
+        lost, seconds = self._outage.look()
+        for part, error in lost:
+            self._died(part, error)
+        return seconds
 
     def _watch_quiet(self, now: float) -> float | None:
         if self._quiet_at is not None and self._heard.is_set():

@@ -15,6 +15,9 @@ from sqspipes.runner.held import Held
 #: after that its second hand-off would not be recognised by the queue either.
 REMEMBERED_SECONDS = 300.0
 
+#: Times of leases that have ended, or were prolonged meanwhile, which may wait to be passed over.
+MOST_STALE = 1_000
+
 
 class Clock:
     """Seconds since the run began: the larger of the monotonic and the wall clock's, as machines suspend."""
@@ -135,4 +138,7 @@ class Leases:
 
     def _push(self, held: Held) -> None:
         heapq.heappush(self._due, (held.extend_at, held.key))
+        if len(self._due) > MOST_STALE + 2 * len(self._held):
+            self._due = [(held.extend_at, key) for key, held in self._held.items()]
+            heapq.heapify(self._due)
         self._tick(held.extend_at)

@@ -9,11 +9,15 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
+from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.drain import Drain
@@ -40,6 +44,13 @@ LAST_POLL_SECONDS = 1.0
 #: Seconds between interrupts of open receives during a stop: one may have begun just after the last.
 INTERRUPT_SECONDS = 0.1
 
+#: Seconds that receives which were cut get at a second signal, to give back what they took. Then settling gets as
+#: many.
+HURRIED_SECONDS = 0.3
+
+#: Seconds between looks at open receives during a stop: one whose answer is overdue is not waited for.
+LOOK_SECONDS = 1.0
+
 
 #: What ended a run, and the reason that its summary gives.
 _REASONS = {"drained": "drained", "signal": "signal", "interrupt": "signal"}
@@ -57,9 +68,9 @@ class Run:
         self._error: BaseException | None = None
         self._reason = "stopped"
         self._pid = os.getpid()
-        self._outage = Outage(broker.url)
+        self._outage = Outage(broker.url, broker.limits.longest_answer)
         self._build()
-        self._thread = threading.Thread(target=self._supervise, name="sqspipes run", daemon=True)
+        self._thread = threading.Thread(target=self._supervise, name=f"sqspipes run {domain}", daemon=True)
 
     def _build(self) -> None:
         leases = Leases(Clock(), self._broker.limits.longest_lease, lambda due: self._keeper.tick(due))
@@ -112,12 +123,21 @@ class Run:
         self._drain: Drain | None = None
         if self._plan.drain is not None:
             seconds = None if self._plan.drain < 0 else self._plan.drain
-            self._drain = Drain(self._broker, self._queues(), seconds, self._progress)
+            self._drain = Drain(self._broker, self._outage, self._queues(), seconds, self._progress)
             self._shorten_polls(self._drain.between)
         dispatchers = list(self._dispatchers.values())
         if not self._intakes:
             shared.heard.set()
-        self._keeper = Keeper(dispatchers, leases, self._settler, self._lose, shared.heard, self._died)
+        self._keeper = Keeper(
+            dispatchers,
+            leases,
+            self._settler,
+            self._outage,
+            self._domain,
+            self._lose,
+            shared.heard,
+            self._died,
+        )
 
     def _make_source(self, plan: Plan) -> Source:
         return Source(
@@ -243,7 +263,9 @@ class Run:
             self._end(kind, detail)
         except BaseException as error:
             self._note("dead", ("run", error))
+            self._break_off()
         finally:
+            self._note_the_rest()
             if self.stream is not None:
                 self.stream.close()
             self._over.set()
@@ -306,7 +328,7 @@ class Run:
         hurried = self._wait_until_quiet(deadline, cut)
         self._keeper.stop()
         self._abandon()
-        settled = self._settler.close(time.monotonic() + (0.5 if hurried else SETTLING_SECONDS))
+        settled = self._settler.close(time.monotonic() + (HURRIED_SECONDS if hurried else SETTLING_SECONDS))
         if not settled:
             logger.warning("not everything could be settled in time: what is left comes back after its lease")
         summary = self.summary
@@ -324,14 +346,15 @@ class Run:
                 dispatcher.running for dispatcher in self._dispatchers.values()
             )
             left = deadline - time.monotonic()
-            if not receiving and (not calling or left <= 0):
+            if (not receiving or (hurried and left < -HURRIED_SECONDS)) and (not calling or left <= 0):
                 return hurried
             if receiving and cut:
                 self._broker.interrupt()
                 left = INTERRUPT_SECONDS
+            elif receiving:
+                left = min(left, LOOK_SECONDS) if calling and left > 0 else LOOK_SECONDS
             try:
-                timed = (receiving and cut) or (calling and left > 0)
-                kind, detail = self._commands.get(timeout=left if timed else None)
+                kind, detail = self._commands.get(timeout=left)
             except queue.Empty:
                 continue
             if kind in ("signal", "dead", "raised"):
@@ -341,11 +364,31 @@ class Run:
             elif kind in ("stop", "interrupt"):
                 cut = True
 
+    def _break_off(self) -> None:
+        """End every part, after a stop in good order failed: what is still held comes back after its lease."""
+        stops: list[Callable[[], object]] = [source.stop for source in self._sources]
+        stops += [intake.stop for intake in self._intakes]
+        for dispatcher in self._dispatchers.values():
+            stops += [dispatcher.quiesce, dispatcher.executor.close]
+        stops += [self._keeper.stop, self._abandon, partial(self._settler.close, time.monotonic())]
+        for stop in stops:
+            with suppress(BaseException):
+                stop()
+
+    def _note_the_rest(self) -> None:
+        """Note what died when nobody waited for it any more: while messages were settled."""
+        with suppress(queue.Empty):
+            while True:
+                kind, detail = self._commands.get_nowait()
+                if kind in ("dead", "raised"):
+                    self._note(kind, detail)
+
     def _note(self, kind: str, detail: Any) -> None:
         """Keep the reason of the end, and the first error."""
         if kind == "dead":
             part, cause = detail
-            self._fail(RunError(f"{part} died: {type(cause).__name__}: {cause}", part=part), cause)
+            said = f"{calls.name_of(cause)}: {calls.said(cause)}"
+            self._fail(RunError(f"{part} died: {said}", part=part), cause)
         elif kind == "raised" and self._error is None:
             self._error = detail
         elif kind in _REASONS:
@@ -370,8 +413,8 @@ class Run:
         self._of(held).lost(held)
 
     def _died(self, part: str, error: BaseException) -> None:
+        self._commands.put(("dead", (part, error)))  # first: a log handler may be what died
         logger.debug("%s died", part, exc_info=error)
-        self._commands.put(("dead", (part, error)))
 
     def _stir(self) -> None:
         self._commands.put(("stir", None))

@@ -1,4 +1,4 @@
-"""Signals: SIGTERM and SIGINT stop a run in good order while the main thread waits for it."""
+"""Signals: SIGTERM and SIGINT stop the runs in good order that the main thread waits for or reads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from sqspipes.runner.run import Run
 
@@ -17,14 +18,30 @@ class Signals:
     def __init__(self, run: Run, numbers: Sequence[signal.Signals]) -> None:
         self._run = run
         self._received = 0
-        self._before = {number: signal.signal(number, self) for number in numbers}
+        self._restored = False
         self.interrupted = False
+        self._before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
+            signal.signal(number, self)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal: nothing here takes a lock, as the main thread may hold any."""
-        if self._run.over:
-            self._pass_on(signal.Signals(number))
-            return
+        """Handle a signal, for all runs that are watched: nothing here takes a lock, the main thread may hold any."""
+        living = [each for each in self._chain(number) if not each._run.over]
+        for each in living:
+            each._hear(number)
+        if not living:
+            self._pass_on(number)
+
+    def restore(self) -> None:
+        """Put the handlers back that were set before; one that was set since then stays, and passes this one over."""
+        self._restored = True
+        if threading.current_thread() is threading.main_thread():
+            for number in self._before:
+                on_top = signal.getsignal(number) is self
+                if on_top:
+                    signal.signal(number, self._outer(number))
+
+    def _hear(self, number: int) -> None:
         self._received += 1
         self.interrupted |= number == signal.SIGINT
         if self._received == 1 and number == signal.SIGINT:
@@ -32,15 +49,23 @@ class Signals:
         else:
             self._run.signal()
 
-    def restore(self) -> None:
-        """Put the handlers back that were set before."""
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
+    def _outer(self, number: int) -> Any:
+        """Return the handler that was set before; another run's may have been put back meanwhile."""
+        handler = self._before[number]
+        while isinstance(handler, Signals) and handler._restored:
+            handler = handler._before[number]
+        return handler
 
-    def _pass_on(self, number: signal.Signals) -> None:
+    def _chain(self, number: int) -> Iterator[Signals]:
+        handler: Any = self
+        while isinstance(handler, Signals):
+            yield handler
+            handler = handler._outer(number)
+
+    def _pass_on(self, number: int) -> None:
         """Do what was done before: this handler outlived its run, as its results were dropped in another thread."""
-        signal.signal(number, self._before[number])
+        *_, last = self._chain(number)
+        signal.signal(number, last._outer(number))
         signal.raise_signal(number)
 
 

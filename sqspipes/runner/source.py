@@ -79,10 +79,11 @@ class Source:
         """Begin to call."""
         generates = inspect.isgeneratorfunction(self._plan.function)
         work = self._iterate if generates else self._call
-        self._live = 1 if generates else self._plan.task.workers
-        for number in range(self._live):
-            name = f"sqspipes source {self._plan.task.name} {number + 1}"
-            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True).start()
+        for number in range(1 if generates else self._plan.task.workers):
+            name = f"sqspipes source {self._plan.task.domain} {self._plan.task.name} {number + 1}"
+            with self._changed:
+                threading.Thread(target=self._guard, args=(work,), name=name, daemon=True).start()
+                self._live += 1
 
     def stop(self) -> None:
         """Begin no call any more."""
@@ -185,7 +186,12 @@ class Source:
             failures = self._failures
         final = task.retries is not None and failures > task.retries
         if final or task.on_error == "raise" or isinstance(error, task.non_retryable):
-            logger.error("%s failed %d times in a row, the run ends", task.name, failures, exc_info=error)
+            logger.error(
+                "%s failed %d times in a row, the run ends",
+                task.name,
+                failures,
+                exc_info=calls.loggable(error),
+            )
             self.stop()
             self._gave_up(error)
             return
@@ -193,7 +199,8 @@ class Source:
         logger.warning(
             "%s failed, %d in a row, again in %.1f s: %s", task.name, failures, delay, calls.describe(error)
         )
-        logger.debug("%s failed", task.name, exc_info=error)
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s failed", task.name, exc_info=calls.loggable(error))
         with self._changed:
             self._not_before = time.monotonic() + delay
 

@@ -13,7 +13,8 @@ from sqspipes.runner.held import Origin
 #: moment before an untimed wait begins: with this one the signal's handler runs a little later.
 SIGNAL_SECONDS = 0.25
 
-#: Results that may wait for the reader before the tasks do.
+#: Results that may wait for the reader before the tasks do. Those on their way to a next queue then still come: as
+#: many as wait in its batcher, at the most.
 MOST_RESULTS = 100
 
 

@@ -251,6 +251,36 @@ def test_sigint_reaches_a_loop_that_waits_for_its_next_result(
         assert running.rest() == ["KeyboardInterrupt", "True True"]
 
 
+TWO = """
+other = TaskClient(domain + "_other", broker="memory://").register_tasks([{"method": work, "args": ()}])
+signal.signal(signal.SIGTERM, mine)
+ones, others = client.run(iterate=True), other.run(iterate=True)
+"""
+
+
+def test_sigterm_ends_all_loops_of_the_main_thread(broker_arguments: Arguments, domain: str) -> None:
+    script = """
+signal.raise_signal(signal.SIGTERM)
+say(list(others), list(ones))
+say(signal.getsignal(signal.SIGTERM) is mine)
+"""
+    with child(TWO + script, broker_arguments("memory"), domain) as running:
+        assert running.rest() == ["[] []", "True"]
+
+
+def test_loop_that_ends_first_leaves_the_signals_to_the_other(
+    broker_arguments: Arguments, domain: str
+) -> None:
+    script = """
+ones.close()
+signal.raise_signal(signal.SIGTERM)
+say(list(others))
+say(signal.getsignal(signal.SIGTERM) is mine)
+"""
+    with child(TWO + script, broker_arguments("memory"), domain) as running:
+        assert running.rest() == ["[]", "True"]
+
+
 FORK = """
 import os
 client.put("parent")

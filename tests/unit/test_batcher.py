@@ -316,6 +316,38 @@ def test_waiting_for_room_ends_when_the_batcher_is_given_up() -> None:
     queue.gate.set()
 
 
+def test_refusal_of_all_entries_again_and_again_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    queue = Queue(plan=deque([[AGAIN], [AGAIN, AGAIN], [AGAIN], [OK]]))
+    batcher = queue.batcher()
+    batcher.add(Item("one"))
+    assert queue.wait_for_answers(1) == ["one"]
+    assert batcher.close(soon())
+    begins, ends = caplog.messages
+    assert "does not answer" in begins
+    assert begins.endswith("busy")
+    assert "answers again" in ends
+
+
+def test_requests_that_fail_together_rest_as_long_as_the_oldest_of_them() -> None:
+    batcher = Queue().batcher()
+    long, short = Item("tried often"), Item("new")
+    batcher._repeat([long], FOR_EVER)
+    batcher._repeat([short], 0.0)
+    assert batcher._seconds_to_wait(time.monotonic()) > FOR_EVER / 2
+
+
+def test_close_does_not_wait_for_the_end_of_a_pause() -> None:
+    queue = Queue(plan=deque([None]))
+    batcher = queue.batcher()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outage, "FIRST_PAUSE", 1000 * FOR_EVER)
+        patch.setattr(outage, "LONGEST_PAUSE", 1000 * FOR_EVER)
+        batcher.add(Item("one"))
+        queue.wait_for_requests(1)
+        assert batcher.close(soon())
+    assert queue.answered == [("one", OK)]
+
+
 steps = st.one_of(st.none(), st.lists(st.sampled_from([OK, OK, AGAIN, NEVER]), min_size=1, max_size=10))
 items = st.tuples(st.sampled_from(["a", "b", "c", "d", None]), st.integers(0, 60))
 

@@ -195,17 +195,56 @@ def test_suspect_behind_a_higher_level_does_not_stop_the_process(broker: Passing
     client.put("suspect")
     redelivered(broker, f"{DOMAIN}--take.fifo", 5)
     client.put("first", priority=1)
-    broker.before["receive", "take"] = lambda _: passed(begun)  # the suspect comes when the first one runs
+
+    def suspect_comes(_: Sequence[Any]) -> None:
+        # When the first one runs, and the higher level is asked again: once without waiting, then by a poll.
+        passed(begun)
+        until(lambda: [queue for queue, _ in broker.receives].count(f"{DOMAIN}--take--p1.fifo") >= 3)
+
+    broker.before["receive", "take"] = suspect_comes
     broker.receives.clear()
     with client.start() as run:
-        passed(begun)
-        # The queue is asked again when the suspect has been refused.
-        until(lambda: broker.receives.count((f"{DOMAIN}--take.fifo", 1)) >= 2)
+        until(lambda: run._dispatchers["take"].shut)  # the suspect has been refused
         client.put("high", priority=1)
         until(lambda: broker.depth(f"{DOMAIN}--take--p1.fifo").in_flight == 2)
         go_on.set()
         assert sorted(seen.wait(3)) == ["first", "high", "suspect"]
     assert run.summary.done == 3
+
+
+def test_suspect_in_company_is_given_back_with_it_and_comes_again_alone(broker: Passing) -> None:
+    seen, ready, queue = Seen(), threading.Event(), f"{DOMAIN}--take.fifo"
+    client = piped(broker, {"method": seen.take, "name": "take", "workers": 4})
+    client.put("first")
+    broker.before["receive", "take"] = lambda _: len(broker.receives) > 1 and passed(ready)
+    with client.start():
+        seen.wait(1)
+        client.put_many(["killer", "mate", "other mate"], group="g")
+        redelivered(broker._inner, queue, 5)
+        ready.set()
+        assert seen.wait(4) == ["first", "killer", "mate", "other mate"]
+    assert broker.released[:3] == [(queue, 0.0)] * 3
+    counts = [count for _, count in broker.receives]
+    assert counts[0] == 1 and counts[1] > 3 and counts[2:5] == [1, 1, 1]
+
+
+def test_nothing_is_received_beside_a_suspect(broker: Passing) -> None:
+    asked: list[int] = []
+
+    def take(value: str) -> None:
+        if value == "suspect":
+            asked.append(len(broker.receives))
+            threading.Event().wait(0.1)  # for whoever would ask
+            asked.append(len(broker.receives))
+
+    client = piped(broker, {"method": take, "workers": 4})
+    client.create_queues()
+    client.put("suspect")
+    redelivered(broker, f"{DOMAIN}--take.fifo", 5)
+    client.put_many(range(5))
+    broker.receives.clear()
+    assert client.run(drain=True).done == 6
+    assert asked == [1, 1]
 
 
 def test_suspects_of_two_tasks_take_turns_and_nobody_is_beside_them(broker: Passing) -> None:

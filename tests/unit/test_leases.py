@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqspipes.runner.held import Held
-from sqspipes.runner.leases import REMEMBERED_SECONDS, Clock, Leases
+from sqspipes.runner.leases import MOST_STALE, REMEMBERED_SECONDS, Clock, Leases
 from tests.builders import delivery_of, held_of
 
 LONGEST = 43_200.0
@@ -223,3 +223,13 @@ def test_clock_counts_a_suspended_machines_time(monkeypatch: pytest.MonkeyPatch)
     assert clock.now() >= 3_600.0
     clock._wall += 7_200.0
     assert 0.0 <= clock.now() < 60.0
+
+
+def test_leases_that_have_ended_leave_next_to_nothing_behind(clock: Hands) -> None:
+    leases = Leases(clock, LONGEST, lambda due: None)
+    kept = held_in(leases)
+    for _ in range(20 * MOST_STALE):
+        leases.drop(held_in(leases))
+    assert len(leases._due) <= MOST_STALE + 3
+    clock.seconds = LEASE
+    assert leases.due()[0] == [kept]

@@ -1,15 +1,17 @@
-"""Outage: one line when it begins, one when it is over, and pauses that grow."""
+"""Outage: one line when it begins, one when it is over, pauses that grow, and requests without an answer."""
 
 from __future__ import annotations
 
 import logging
+import statistics
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.outage import FIRST_PAUSE, LONGEST_PAUSE, Outage, pause
+from sqspipes.runner.outage import AWAY_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Outage, pause
 
 DOWN = BrokerUnavailableError("connection refused")
 
@@ -79,3 +81,124 @@ def test_error_is_the_newest_one() -> None:
 def test_pause_grows_to_a_cap(tries: int) -> None:
     most = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(tries, 60))
     assert 0.0 <= pause(tries) <= most
+
+
+@pytest.mark.parametrize("tries", [1, 2, 3, 5, 9, 50])
+def test_pause_has_full_jitter(tries: int) -> None:
+    most = min(LONGEST_PAUSE, FIRST_PAUSE * 2**tries)
+    pauses = [pause(tries) for _ in range(4000)]
+    assert 0.0 <= min(pauses) < 0.02 * most
+    assert 0.98 * most < max(pauses) <= most
+    quarters = statistics.quantiles(pauses, n=4)
+    assert quarters == pytest.approx([0.25 * most, 0.5 * most, 0.75 * most], abs=0.05 * most)
+
+
+# Requests without an answer
+
+
+class Hands:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Hands:
+    return Hands()
+
+
+@pytest.fixture
+def watched(clock: Hands) -> Outage:
+    """An outage for which every answer comes within ten seconds."""
+    return Outage("sqs://", 10.0, clock)
+
+
+def test_request_that_is_answered_in_time_is_no_outage(
+    watched: Outage, clock: Hands, log: pytest.LogCaptureFixture
+) -> None:
+    with watched.asking("receive a"):
+        clock.now = 9.0
+        assert watched.look() == ([], 1.0)
+        assert watched.silent("receive a") == 0
+    clock.now = 60.0
+    assert watched.look() == ([], 10.0)
+    assert not log.records
+
+
+def test_request_without_an_answer_is_an_outage_until_it_has_one(
+    watched: Outage, clock: Hands, log: pytest.LogCaptureFixture
+) -> None:
+    with watched.asking("receive a"), watched.asking("receive b"):
+        clock.now = 10.0
+        assert watched.look() == ([], 10.0)
+        assert (watched.silent("receive a"), watched.silent("receive c")) == (1, 0)
+        assert watched.error == "no answer, and no error, for 10.0 s"
+    assert watched.silent("receive a") == 0
+    watched.succeeded("receive a")
+    assert len(log.messages) == 1
+    clock.now = 12.0
+    watched.succeeded("receive b")
+    assert log.messages == [
+        "sqs:// does not answer, trying again until it does: no answer, and no error, for 10.0 s",
+        "sqs:// answers again after 2.0 s and 2 failed requests",
+    ]
+
+
+def test_request_is_lost_after_twice_the_time_and_told_once(watched: Outage, clock: Hands) -> None:
+    with watched.asking("receive a"):
+        clock.now = 10.0
+        watched.look()
+        clock.now = 20.0
+        ((part, error),), _ = watched.look()
+        assert part == "receive a"
+        assert str(error) == "no answer, and no error, for 20.0 s"
+        clock.now = 100.0
+        assert watched.look() == ([], 10.0)
+        assert watched.silent("receive a") == 1
+
+
+def test_process_that_was_stopped_itself_does_not_lose_what_is_being_answered(
+    watched: Outage, clock: Hands
+) -> None:
+    with watched.asking("receive a"):
+        clock.now = 500.0
+        assert watched.look() == ([], 10.0)
+        clock.now = 509.0
+        assert watched.look() == ([], 1.0)
+
+
+def test_requests_of_many_threads_are_one_outage(log: pytest.LogCaptureFixture) -> None:
+    outage, together = Outage("sqs://"), threading.Barrier(8)
+
+    def fail(party: str) -> None:
+        together.wait()
+        for tries in range(1, 20):
+            outage.failed(party, DOWN, tries)
+        together.wait()
+        outage.succeeded(party)
+
+    parties = [f"{action} {queue}" for action in ("receive", "send", "ack", "extend") for queue in "ab"]
+    threads = [threading.Thread(target=fail, args=(party,)) for party in parties]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(log.messages) == 2
+    assert log.messages[1].endswith(f" {8 * 18} failed requests")
+
+
+def test_answer_after_the_broker_was_away_ends_the_pauses_of_all(watched: Outage, clock: Hands) -> None:
+    resumed: list[float] = []
+    watched.on_return(lambda: resumed.append(clock.now))
+    watched.succeeded("receive a")
+    watched.failed("send a", DOWN, 2)
+    clock.now = AWAY_SECONDS
+    watched.succeeded("receive a")
+    assert not resumed, "one fails while others are answered: that one's pause is its own"
+    clock.now = 3 * AWAY_SECONDS
+    watched.succeeded("receive a")
+    assert resumed == [clock.now]

@@ -201,6 +201,18 @@ def test_receipt_of_another_file_is_gone(
     ]
 
 
+def test_file_that_a_foreign_program_locks_is_told_of_soon(tmp_path: Path, broker: SqliteBroker) -> None:
+    _put(broker, "a")
+    with contextlib.closing(sqlite3.connect(tmp_path / "pipe.db", isolation_level=None)) as foreign:
+        foreign.execute("BEGIN EXCLUSIVE")
+        begun = time.monotonic()
+        with pytest.raises(BrokerUnavailableError, match="locked"):
+            broker.receive("q", count=1, wait=0.0, lease=60.0, attempt="a")
+        assert time.monotonic() - begun < 5
+        foreign.execute("ROLLBACK")
+    assert len(_take(broker)) == 1
+
+
 _FULL = """
 import resource, signal
 from sqspipes.errors import BrokerUnavailableError

@@ -1,0 +1,76 @@
+"""The house rules that a machine can check: no sleeping, named threads, queues in memory that have a bound."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sqspipes
+
+PACKAGE = Path(sqspipes.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+#: What keeps each queue of the package short, by its file and its name.
+BOUNDS = {
+    "brokers/_sqs_pool.py _idle": "what the pool was told to keep at most",
+    "brokers/_sqlite_store.py _pending": "one request for each thread that waits for its answer",
+    "runner/batcher.py _behind": "counted with _ready",
+    "runner/batcher.py _ready": "wait_for_room: MOST_WAITING_ITEMS and MOST_WAITING_BYTES, or what is held",
+    "runner/executor.py _calls": "a call is started when a slot is free",
+    "runner/lanes.py _ready": "the intake's room: Pace.capacity",
+    "runner/lanes.py messages": "the intake: MOST_BEHIND and MOST_PARKED",
+    "runner/run.py _commands": "what users ask for, and one for each part that ends",
+    "runner/stream.py _results": "wait_for_room: MOST_RESULTS",
+}
+
+
+def calls(tree: ast.AST, *names: str) -> Iterator[ast.Call]:
+    """Yield the calls of functions or classes with these names, however they were imported."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            named = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if named in names:
+                yield node
+
+
+def sleeps(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines that have to do with the sleep of a module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "sleep" for alias in node.names):
+            yield node.lineno
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("time.sleep", "asyncio.sleep"):
+            yield node.lineno
+
+
+def queues(tree: ast.AST) -> Iterator[str]:
+    """Yield the names of attributes that are set to something which holds a queue."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            made = any(calls(node.value, "deque", "SimpleQueue", "LifoQueue", "PriorityQueue"))
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                inside = target.value if isinstance(target, ast.Subscript) else target
+                if made and isinstance(inside, ast.Attribute):
+                    yield inside.attr
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_nothing_sleeps(file: Path) -> None:
+    assert list(sleeps(ast.parse(file.read_text()))) == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_every_thread_is_named_and_holds_up_no_exit(file: Path) -> None:
+    for call in calls(ast.parse(file.read_text()), "Thread"):
+        assert {"name", "daemon"} <= {keyword.arg for keyword in call.keywords}, f"line {call.lineno}"
+
+
+def test_every_queue_in_memory_has_a_bound() -> None:
+    found = {
+        f"{file.relative_to(PACKAGE).as_posix()} {name}"
+        for file in FILES
+        for name in queues(ast.parse(file.read_text()))
+    }
+    assert found - BOUNDS.keys() == set()
