@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,15 @@ class Server:
 
 
 class Ministack:
-    """The SQS emulator on a free port of 127.0.0.1, in a process of its own; ``url`` is its endpoint."""
+    """The SQS emulator on a free port of 127.0.0.1, in a process of its own; ``url`` is its endpoint.
 
-    def __init__(self, *, start_timeout: float = 60.0) -> None:
+    ``keeps``: it survives ``pause`` and ``resume`` with all it holds.
+    """
+
+    def __init__(self, *, keeps: bool = False, start_timeout: float = 60.0) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="ministack-")
+        self._keeps = keeps
+        self._kept: socket.socket | None = None
         try:
             self._process, self.url = self._start(time.monotonic() + start_timeout)
         except BaseException:
@@ -50,10 +55,41 @@ class Ministack:
     def stop(self) -> None:
         """End the process and remove its files."""
         self._process.kill()
+        self._wait()
+        self._give_port_up()
+        self._folder.cleanup()
+
+    def pause(self) -> None:
+        """End the process in good order, as SIGTERM does; until ``resume`` its port refuses connections."""
+        self._process.terminate()
+        self._wait()
+        # Without a listener, and so that no other process takes the port meanwhile.
+        self._kept = socket.socket()
+        self._kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._kept.bind(("127.0.0.1", self._port))
+
+    def resume(self, *, timeout: float = 60.0) -> None:
+        """Come back on the same port, with the data where it keeps them."""
+        self._give_port_up()
+        self._process = self._spawn(self._port)
+        if not self._answers(self._process, self._port, time.monotonic() + timeout):
+            raise RuntimeError(
+                f"ministack did not come back; its log ends with:\n{self._log.read_text()[-2000:]}"
+            )
+
+    @property
+    def _port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    def _wait(self) -> None:
         self._process.wait()
         if self._process.stdin:
             self._process.stdin.close()
-        self._folder.cleanup()
+
+    def _give_port_up(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def _start(self, deadline: float) -> tuple[subprocess.Popen[bytes], str]:
         # Between the choice of a port and its use another process may take it: then with another one.
@@ -75,6 +111,8 @@ class Ministack:
 
     def _spawn(self, port: int) -> subprocess.Popen[bytes]:
         ours = {"GATEWAY_PORT": str(port), "BIND_HOST": "127.0.0.1", "LOG_LEVEL": "WARNING"}
+        if self._keeps:
+            ours |= {"PERSIST_STATE": "1", "STATE_DIR": str(Path(self._folder.name, "state"))}
         with self._log.open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-c", _UNTIL_PARENT_ENDS],
@@ -130,11 +168,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer to a request."""
+    """An answer to a request.
+
+    ``sent`` is the part of the body after which the connection is cut, ``seconds`` how long it takes, in pieces.
+    """
 
     status: int
     headers: dict[str, str]
     body: bytes
+    sent: float = 1.0
+    seconds: float = 0.0
 
     @property
     def json(self) -> dict[str, Any]:
@@ -167,6 +210,16 @@ def lost_answer(request: Request, forward: Forward) -> Reply | None:
     """The server does what was asked, and the connection is cut instead of the answer."""
     forward(request)
     return None
+
+
+def half_answer(request: Request, forward: Forward) -> Reply | None:
+    """The server does what was asked, and the connection is cut in the middle of the answer."""
+    return replace(forward(request), sent=0.5)
+
+
+def trickled(seconds: float) -> Behaviour:
+    """The answer comes piece by piece."""
+    return lambda request, forward: replace(forward(request), seconds=seconds)
 
 
 def changed(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Behaviour:
@@ -317,18 +370,32 @@ class _Connection(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, dict(self.headers.items()), body)
         reply = self.server.proxy.handle(request, self._forward)
         if reply is None:
-            self.close_connection = True
-            with contextlib.suppress(OSError):
-                self.connection.shutdown(socket.SHUT_RDWR)
+            self._cut()
             return
         self.send_response(reply.status)
         for key, value in reply.headers.items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(reply.body)))
         self.end_headers()
-        self.wfile.write(reply.body)
+        self._write(reply)
 
     do_GET = do_POST = do_any
+
+    def _write(self, reply: Reply) -> None:
+        end = int(len(reply.body) * reply.sent)
+        step = max(1, end // 10) if reply.seconds else max(1, end)
+        for start in range(0, end, step):
+            threading.Event().wait(reply.seconds * step / end)
+            self.wfile.write(reply.body[start : min(start + step, end)])
+            self.wfile.flush()
+        if end < len(reply.body):
+            self.wfile.flush()
+            self._cut()
+
+    def _cut(self) -> None:
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def _forward(self, request: Request) -> Reply:
         headers = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}

@@ -12,7 +12,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the chaos suite."""
     group = parser.getgroup("chaos")
     group.addoption("--full", action="store_true", help="whole rounds of the chaos scenarios, not short ones")
-    group.addoption("--seed", type=int, help="the seed of the chaos scenarios; else each draws one, and prints it")
+    group.addoption(
+        "--seed", type=int, help="the seed of the chaos scenarios; else each draws one, and prints it"
+    )
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -33,7 +35,9 @@ def _number(scenario: str) -> tuple[int, str]:
 
 def _line(row: dict[str, Any]) -> str:
     figures = [f"{row.get(name, '-')} {label}" for name, label in _LABELS.items()]
-    further = {key: value for key, value in row.items() if key not in (*_LABELS, "scenario", "broker", "seed")}
+    further = {
+        key: value for key, value in row.items() if key not in (*_LABELS, "scenario", "broker", "seed")
+    }
     end = f", {json.dumps(further)}" if further else ""
     return f"{row['scenario']} [{row['broker']}]: {', '.join(figures)}{end} (seed {row['seed']})"
 

@@ -1,0 +1,143 @@
+"""Scenario 11, ``tox -e soak``: a quarter of an hour, in whose second half nothing may grow."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.chaos.conftest import Chaos, MakePipe, Pipe
+from tests.chaos.ledger import RESULTS, taken
+
+#: Longer than the five minutes for which ids are kept, twice over.
+MINUTES = 15.0
+#: Some 225,000 messages in that time.
+EACH_SECOND = 250
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a process and its files took at one time; sizes in MB."""
+
+    memory: float
+    threads: int
+    sockets: int
+    files: int
+    stored: float
+
+
+def sample(process: psutil.Process, database: Path) -> Sample:
+    """Look at a worker."""
+    sizes = [path.stat().st_size for path in database.parent.glob(database.name + "*")]
+    return Sample(
+        memory=process.memory_info().rss / 1e6,
+        threads=process.num_threads(),
+        sockets=len(process.net_connections()),
+        files=process.num_fds(),
+        stored=sum(sizes) / 1e6,
+    )
+
+
+class Feeder:
+    """Feeds a pipe at a steady or a changing rate, and takes the results out of their queue."""
+
+    def __init__(self, pipe: Pipe, minutes: float) -> None:
+        self.pipe, self.seconds = pipe, minutes * 60
+        self.results: set[tuple[str, int]] = set()
+        self.twice = 0
+        self._pause = threading.Event()
+
+    def rounds(self, amount: Callable[[int], int]) -> Iterator[int]:
+        """Put ``amount(n)`` messages in the n-th second, until the time is over; yield n."""
+        begun, number = time.monotonic(), 0
+        while time.monotonic() - begun < self.seconds:
+            if count := amount(number):
+                self.pipe.ledger.feed(
+                    groups=min(count, 50), each=max(count // 50, 1), grouped=number % 2 == 0
+                )
+            self.take()
+            if self.pipe.proxy:
+                self.pipe.proxy.forget()
+            yield number
+            number += 1
+            self._pause.wait(max(0.0, begun + number - time.monotonic()))
+
+    def take(self) -> None:
+        """Take the results that are there."""
+        for body in taken(self.pipe.ledger.broker, f"{self.pipe.domain}--{RESULTS}.fifo"):
+            value = json.loads(body)["value"]
+            self.twice += (value["group"], value["n"]) in self.results
+            self.results.add((value["group"], value["n"]))
+
+    def finish(self) -> None:
+        """Take results until all are there."""
+        deadline = time.monotonic() + 120
+        while len(self.results) < self.pipe.ledger.messages:
+            assert time.monotonic() < deadline, f"{len(self.results)} of {self.pipe.ledger.messages}"
+            self._pause.wait(0.5)
+            self.take()
+
+
+def growth(samples: list[Sample], figure: str) -> float:
+    """How much a figure grew from the third quarter of the time to the fourth, as a part of it."""
+    values = [getattr(each, figure) for each in samples]
+    quarter = len(values) // 4
+    before, after = (
+        sum(part) / len(part) for part in (values[2 * quarter : 3 * quarter], values[3 * quarter :])
+    )
+    return after / before - 1 if before else after
+
+
+def soaked(chaos: Chaos, pipe: Pipe, folder: Path, broker: str, amount: Callable[[int], int]) -> None:
+    """Run the load and judge the second half."""
+    worker = pipe.fleet.start()
+    worker.said("runs on")
+    process = psutil.Process(worker.process.pid)
+    feeder = Feeder(pipe, MINUTES)
+    samples = [sample(process, folder / "pipe.db") for _ in feeder.rounds(amount)]
+    feeder.finish()
+    pipe.fleet.end()
+    grown = {figure: round(growth(samples, figure), 3) for figure in Sample.__annotations__}
+    peak = {
+        figure: round(max(getattr(each, figure) for each in samples), 1) for figure in Sample.__annotations__
+    }
+    chaos.report(
+        "11 long haul",
+        broker,
+        messages=pipe.ledger.messages,
+        lost=pipe.ledger.messages - len(feeder.results),
+        twice=feeder.twice,
+        seconds=round(MINUTES * 60),
+        grown=grown,
+        most=peak,
+    )
+    assert feeder.twice == 0
+    assert all(part < 0.05 for part in grown.values()), grown
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(MINUTES * 60 + 300)
+def test_a_steady_load_on_sqlite_takes_no_more_as_time_goes_by(
+    chaos: Chaos, make_pipe: MakePipe, tmp_path: Path
+) -> None:
+    soaked(chaos, make_pipe("sqlite"), tmp_path, "sqlite", lambda second: EACH_SECOND)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(MINUTES * 60 + 300)
+def test_a_mixed_load_on_sqs_takes_no_more_as_time_goes_by(
+    chaos: Chaos, make_pipe: MakePipe, tmp_path: Path
+) -> None:
+    def bursts(second: int) -> int:
+        if second % 60 >= 50:
+            return 0
+        return chaos.random.choice([1, 5, 20, 50])
+
+    pipe = make_pipe("sqs", failing=20, options={"backoff": 0.2})
+    soaked(chaos, pipe, tmp_path, "sqs", bursts)
