@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,12 @@ def pytest_configure_node(node: Any) -> None:
         shared.append(Ministack())
     shared.append(shared.pop(0))
     node.workerinput["ministack_url"] = shared[-1].url
+
+
+def pytest_configure() -> None:
+    """Let SIGINT reach the programs of tests: a shell's background jobs, and all that they start, ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

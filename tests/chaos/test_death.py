@@ -34,6 +34,7 @@ LASTING = {"extend", "ChangeMessageVisibilityBatch"}
 SOON = 60.0
 
 
+@pytest.mark.a_minute
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("broker_name", ["sqlite", "sqs"])
 def test_processes_killed_at_random_lose_nothing(chaos: Chaos, make_pipe: MakePipe, broker_name: str) -> None:
@@ -177,6 +178,7 @@ def die_and_settle(pipe: Pipe, victims: Sequence[Victim]) -> float:
     return seconds
 
 
+@pytest.mark.a_minute
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("broker_name", ["sqlite", "sqs"])
 def test_process_killed_at_a_point_loses_nothing(chaos: Chaos, make_pipe: MakePipe, broker_name: str) -> None:

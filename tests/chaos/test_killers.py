@@ -17,6 +17,7 @@ NEIGHBOURS = [f"g{number}" for number in range(20)]
 KILLER = ["killer", 0]
 
 
+@pytest.mark.a_minute
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("broker_name", ["sqlite", "sqs"])
 def test_message_that_kills_its_process_is_the_only_dead_letter(

@@ -91,6 +91,7 @@ def feed_for(pipe: Pipe, seconds: float) -> None:
             )
 
 
+@pytest.mark.a_minute
 @pytest.mark.timeout(300)
 def test_a_tenth_of_all_requests_fails_and_nothing_is_lost(
     chaos: Chaos, make_pipe: MakePipe, transport: str

@@ -85,6 +85,7 @@ def receives_first() -> Behaviour:
     return behave
 
 
+@pytest.mark.a_minute
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("broker_name", BROKERS)
 def test_call_that_outlasts_its_lease_is_made_once(

@@ -102,7 +102,6 @@ def soaked(chaos: Chaos, pipe: Pipe, folder: Path, broker: str, amount: Callable
     feeder = Feeder(pipe, MINUTES)
     samples = [sample(process, folder / "pipe.db") for _ in feeder.rounds(amount)]
     feeder.finish()
-    pipe.fleet.end()
     grown = {figure: round(growth(samples, figure), 3) for figure in Sample.__annotations__}
     peak = {
         figure: round(max(getattr(each, figure) for each in samples), 1) for figure in Sample.__annotations__
@@ -119,6 +118,7 @@ def soaked(chaos: Chaos, pipe: Pipe, folder: Path, broker: str, amount: Callable
     )
     assert feeder.twice == 0
     assert all(part < 0.05 for part in grown.values()), grown
+    pipe.fleet.end()
 
 
 @pytest.mark.soak
