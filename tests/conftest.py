@@ -61,12 +61,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that talk to SQS: they take longer, and run on one Python only."""
+    """Mark the tests that talk to SQS, as they run on one Python only, and begin with those that take longest."""
     for item in items:
         parameters = getattr(item, "callspec", None)
         on_sqs = parameters is not None and not set(TRANSPORTS).isdisjoint(_texts(parameters.params))
         if on_sqs or {"ministack", "proxy"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.sqs)
+    items.sort(key=lambda item: item.get_closest_marker("a_minute") is None)
 
 
 def _texts(parameters: dict[str, Any]) -> set[str]:

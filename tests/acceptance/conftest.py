@@ -1,4 +1,4 @@
-"""Marks the acceptance tests, and begins with those that wait longest."""
+"""Marks the acceptance tests."""
 
 from __future__ import annotations
 
@@ -12,4 +12,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.acceptance)
-    items.sort(key=lambda item: item.get_closest_marker("a_minute") is None)
