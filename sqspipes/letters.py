@@ -136,7 +136,7 @@ def _read(task: Task, delivery: Delivery) -> _Found:
         message = messages.decode(delivery)
     except CodecError as error:
         message, unreadable = messages.foreign(delivery, raw=delivery.body), error
-    death = message.death or _unwritten(task, delivery, unreadable)
+    death = message.death or _unwritten(task, delivery, message, unreadable)
     letter = DeadLetter(
         id=message.id,
         task=task.name,
@@ -154,11 +154,19 @@ def _read(task: Task, delivery: Delivery) -> _Found:
     return _Found(letter, message, delivery)
 
 
-def _unwritten(task: Task, delivery: Delivery, unreadable: CodecError | None) -> Death:
+def _size_as_letter(delivery: Delivery, message: Message) -> int:
+    """Return the bytes that a message takes as we write it, which may be several times what it took before."""
+    try:
+        return len(messages.encode(message))
+    except CodecError:
+        return len(messages.encode(messages.foreign(delivery, raw=delivery.body)))
+
+
+def _unwritten(task: Task, delivery: Delivery, message: Message, unreadable: CodecError | None) -> Death:
     """Return the reason of a letter that carries none: the broker moved it, or it was too large for a reason."""
     if unreadable is not None:
         kind, error = type(unreadable).__name__, str(unreadable)
-    elif len(delivery.body) > MESSAGE_BYTES - 2 * messages.LETTER_BYTES:  # a letter also writes fields anew
+    elif _size_as_letter(delivery, message) > MESSAGE_BYTES - messages.LETTER_BYTES:
         kind, error = "TooLargeError", "the message left no room for its reason: the log of its task has it"
     else:
         kind, error = "MaxReceives", "received too often without being settled: it may kill its process"

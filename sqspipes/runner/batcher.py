@@ -72,9 +72,7 @@ class Batcher:
         self._changed = threading.Condition(lock)  # there may be something to ask
         self._eased = threading.Condition(lock)  # less waits than before
         self._ready: deque[Item] = deque()  # may be asked now
-        self._behind: dict[
-            str, deque[Item]
-        ] = {}  # keys with an item ready or under way, and what waits for it
+        self._behind: dict[str, deque[Item]] = {}  # keys that are ready or under way, and what waits for them
         self._resting: list[tuple[float, int, Item]] = []  # will be asked again, and when
         self._items = 0
         self._bytes = 0
@@ -83,10 +81,10 @@ class Batcher:
         self._idle = 0
         self._asking = 0  # requests under way
         self._due = 0.0
-        outage.on_return(self._resume)
         self._paused_until = 0.0
         self._closing = False
         self._aborted = False
+        outage.on_return(self._resume)
 
     def add(self, item: Item) -> None:
         """Queue an item; never blocks."""

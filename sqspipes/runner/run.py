@@ -46,7 +46,7 @@ INTERRUPT_SECONDS = 0.1
 
 #: Seconds that receives which were cut get at a second signal, to give back what they took. Then settling gets as
 #: many.
-HURRIED_SECONDS = 0.3
+HURRIED_SECONDS = 0.2
 
 #: Seconds between looks at open receives during a stop: one whose answer is overdue is not waited for.
 LOOK_SECONDS = 1.0

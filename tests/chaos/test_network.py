@@ -24,7 +24,7 @@ from tests.servers import Forward, Reply, Request
 LONG_LEASE = 240.0
 
 #: Messages that may be under way while more are put.
-UNDER_WAY = 60
+UNDER_WAY = 40
 
 SEND, RECEIVE = "SendMessageBatch", "ReceiveMessage"
 DELETE, EXTEND = "DeleteMessageBatch", "ChangeMessageVisibilityBatch"

@@ -16,7 +16,7 @@ from sqspipes import Broker, RunError, TaskClient
 from sqspipes.message import decode
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.leases import Leases
-from tests.acceptance.support import eventually
+from tests.chaos.ledger import wait_for
 from tests.chaos.faults import BadHandler, Switch, UnexpectedError, breaking, faulty, no_thread
 from tests.conftest import MakeBroker
 
@@ -154,7 +154,7 @@ def feeding(pipe: Pipe) -> Iterator[None]:
         # A thread that is just being started is listed too, and cannot be joined yet.
         return [each.name for each in threading.enumerate() if each not in before and "sqspipes" in each.name]
 
-    eventually(lambda: not left(), 8, "no thread of the run is left")
+    wait_for(lambda: not left(), 20, lambda: f"threads of the run are left: {left()}")
 
 
 def died(pipe: Pipe, provoke: Provoke, at: int, way: Callable[[TaskClient], None]) -> RunError:

@@ -232,11 +232,12 @@ def test_outage_is_the_one_that_boto3_tells(
     assert type(caught.value.__cause__).__name__ == cause
 
 
-def test_answer_that_was_cut_off_is_an_outage(serve: Serve, connect: Connect) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_answer_that_was_cut_off_is_an_outage(serve: Serve, connect: Connect, transport: str) -> None:
     # Some versions of what boto3 uses take it for an empty one.
     server = serve([answer(b'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{"Me')])
     with pytest.raises(BrokerUnavailableError):
-        connect(server).call("ReceiveMessage", PARAMS)
+        connect(server, transport).call("ReceiveMessage", PARAMS)
 
 
 # Connections
