@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.fleet import Fleet, fleet
-from tests.chaos.ledger import Ledger, SqliteWitness, SqsWitness
+from tests.chaos.ledger import Ledger, SqliteWitness, SqsWitness, Witness
 from tests.chaos.weather import Replays, chained
 from tests.servers import Behaviour, Proxy
 
@@ -115,12 +115,18 @@ def make_pipe(
 ) -> Iterator[MakePipe]:
     """``make_pipe("sqs", lease=5, workers=4)`` makes a pipe; the keywords are settings of its fleet's worker.
 
-    ``server`` is another server's URL than that of the emulator which tests share.
+    ``server`` is another server's URL than that of the emulator which tests share. Without ``witnessed`` nobody
+    keeps what the queues saw.
     """
     with contextlib.ExitStack() as stack:
 
         def make(
-            name: str, *, server: str | None = None, options: dict[str, Any] | None = None, **settings: Any
+            name: str,
+            *,
+            server: str | None = None,
+            witnessed: bool = True,
+            options: dict[str, Any] | None = None,
+            **settings: Any,
         ) -> Pipe:
             direct = (
                 broker_arguments(name)
@@ -132,7 +138,9 @@ def make_pipe(
             if name == "sqs":
                 proxy = stack.enter_context(contextlib.closing(Proxy(direct["endpoint_url"])))
                 arguments = {**direct, "endpoint_url": proxy.url}
-            witness = SqsWitness() if proxy else SqliteWitness(tmp_path / "pipe.db")
+            witness: Witness | None = None
+            if witnessed:
+                witness = SqsWitness() if proxy else SqliteWitness(tmp_path / "pipe.db")
             journal = tmp_path / "journal"
             ledger = stack.enter_context(contextlib.closing(Ledger(domain, direct, journal, witness)))
             settings = {"arguments": arguments, "journal": str(journal), "options": options or {}, **settings}

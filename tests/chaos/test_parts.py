@@ -16,8 +16,15 @@ from sqspipes import Broker, RunError, TaskClient
 from sqspipes.message import decode
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.leases import Leases
+from tests.chaos.faults import (
+    BadHandler,
+    Switch,
+    UnexpectedError,
+    breaking,
+    faulty,
+    no_thread,
+)
 from tests.chaos.ledger import wait_for
-from tests.chaos.faults import BadHandler, Switch, UnexpectedError, breaking, faulty, no_thread
 from tests.conftest import MakeBroker
 
 VALUES = range(60)

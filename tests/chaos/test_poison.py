@@ -72,16 +72,24 @@ def canonical(value: Any) -> str:
     return "deep"
 
 
-def values(taken: list[str]) -> Counter[str]:
-    """Return what the bodies hold, as far as JSON's own reader can tell."""
+def values(taken: list[str]) -> tuple[Counter[str], int]:
+    """Return what the bodies hold, as far as JSON's own reader can tell, and how many are too deep for it here.
+
+    Of those a worker, whose stack is shorter, may read some.
+    """
     found: Counter[str] = Counter()
+    deep = 0
     for body in taken:
-        with suppress(ValueError, RecursionError):
+        try:
             value = json.loads(body)
-            own = isinstance(value, dict) and type(value.get("sqspipes")) is int
-            found[canonical(value.get("value") if own else value)] += 1
-        found["deep"] += 1
-    return found
+        except ValueError:
+            continue
+        except RecursionError:
+            deep += 1
+            continue
+        own = isinstance(value, dict) and type(value.get("sqspipes")) is int
+        found[canonical(value.get("value") if own else value)] += 1
+    return found, deep
 
 
 @pytest.mark.a_minute
@@ -103,8 +111,9 @@ def test_bodies_by_the_thousand_run_or_are_dead_letters_with_a_reason(
     reasons = letters(pipe.client, broker)
     assert len(pipe.through) + len(reasons) == total + 20
     assert len(pipe.calls) <= total + 20
-    unknown = Counter(map(canonical, pipe.through)) - values(taken) - Counter(map(json.dumps, GOOD))
-    assert not [text[:200] for text in unknown]
+    held, deep = values(taken)
+    unknown = Counter(map(canonical, pipe.through)) - held - Counter(map(json.dumps, GOOD))
+    assert sum(unknown.values()) <= deep, [text[:200] for text in unknown]
     found = len(pipe.through) + len(reasons)
     chaos.report(
         scenario="7 poison", broker=broker_name, messages=total + 20, faults=len(taken),

@@ -20,6 +20,9 @@ MINUTES = 15.0
 #: Some 225,000 messages in that time.
 EACH_SECOND = 250
 
+#: These come and go with the load, by one or two.
+COUNTED = ("threads", "sockets", "files")
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -85,13 +88,11 @@ class Feeder:
 
 
 def growth(samples: list[Sample], figure: str) -> float:
-    """How much a figure grew from the third quarter of the time to the fourth, as a part of it."""
+    """How much the most of a figure grew from the third quarter of the time to the fourth; sizes as a part of it."""
     values = [getattr(each, figure) for each in samples]
     quarter = len(values) // 4
-    before, after = (
-        sum(part) / len(part) for part in (values[2 * quarter : 3 * quarter], values[3 * quarter :])
-    )
-    return after / before - 1 if before else after
+    before, after = max(values[2 * quarter : 3 * quarter]), max(values[3 * quarter :])
+    return after - before if figure in COUNTED else after / before - 1 if before else after
 
 
 def soaked(chaos: Chaos, pipe: Pipe, folder: Path, broker: str, amount: Callable[[int], int]) -> None:
@@ -117,7 +118,7 @@ def soaked(chaos: Chaos, pipe: Pipe, folder: Path, broker: str, amount: Callable
         most=peak,
     )
     assert feeder.twice == 0
-    assert all(part < 0.05 for part in grown.values()), grown
+    assert all(grew < (3 if figure in COUNTED else 0.05) for figure, grew in grown.items()), grown
     pipe.fleet.end()
 
 
@@ -126,7 +127,7 @@ def soaked(chaos: Chaos, pipe: Pipe, folder: Path, broker: str, amount: Callable
 def test_a_steady_load_on_sqlite_takes_no_more_as_time_goes_by(
     chaos: Chaos, make_pipe: MakePipe, tmp_path: Path
 ) -> None:
-    soaked(chaos, make_pipe("sqlite"), tmp_path, "sqlite", lambda second: EACH_SECOND)
+    soaked(chaos, make_pipe("sqlite", witnessed=False), tmp_path, "sqlite", lambda second: EACH_SECOND)
 
 
 @pytest.mark.soak
@@ -139,5 +140,5 @@ def test_a_mixed_load_on_sqs_takes_no_more_as_time_goes_by(
             return 0
         return chaos.random.choice([1, 5, 20, 50])
 
-    pipe = make_pipe("sqs", failing=20, options={"backoff": 0.2})
+    pipe = make_pipe("sqs", witnessed=False, failing=20, options={"backoff": 0.2})
     soaked(chaos, pipe, tmp_path, "sqs", bursts)
