@@ -70,6 +70,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("a_minute") is None)
 
 
+def leave_out(
+    config: pytest.Config, items: list[pytest.Item], condition: Callable[[pytest.Item], bool]
+) -> None:
+    """Deselect tests."""
+    left_out = [item for item in items if condition(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 def _texts(parameters: dict[str, Any]) -> set[str]:
     return {value for value in parameters.values() if isinstance(value, str)}
 

@@ -87,9 +87,7 @@ class Outage:
         logger.debug("%s: request to %s failed, try %d: %s", party, self._broker, tries, error)
         if tries > 1:
             with self._lock:
-                begins = self._note(party, error)
-            if begins:
-                self._tell(error)
+                self._note(party, error)
         return pause(tries)
 
     def on_return(self, resume: Callable[[], None]) -> None:
@@ -105,17 +103,17 @@ class Outage:
         if away > AWAY_SECONDS:
             for resume in self._returned:
                 resume()
-        if party not in self._failing:
-            return
         with self._lock:
+            if party not in self._failing:
+                return
             self._failing.discard(party)
             if self._failing:
                 return
             self.error = None
-            seconds, failures = now - self._since, self._failures
-        logger.warning(
-            "%s answers again after %.1f s and %d failed requests", self._broker, seconds, failures
-        )
+            logger.warning(
+                "%s answers again after %.1f s and %d failed requests",
+                self._broker, now - self._since, self._failures,
+            )  # fmt: skip
 
     def look(self) -> tuple[list[tuple[str, BrokerUnavailableError]], float]:
         """Look at what is under way; return the requests that are lost, and the seconds to the next look.
@@ -125,7 +123,6 @@ class Outage:
         """
         now = self._clock()
         lost: list[tuple[str, BrokerUnavailableError]] = []
-        begun: list[BrokerUnavailableError] = []
         with self._lock:
             for asked in self._asked:
                 if asked.due > now:
@@ -133,13 +130,11 @@ class Outage:
                 error = BrokerUnavailableError(f"no answer, and no error, for {now - asked.since:.1f} s")
                 if asked.silent:
                     lost.append((asked.party, error))
-                elif self._note(asked.party, error):
-                    begun.append(error)
+                else:
+                    self._note(asked.party, error)
                 asked.due = math.inf if asked.silent else now + self._longest_answer
                 asked.silent = True
             due = min((asked.due for asked in self._asked), default=math.inf)
-        for error in begun:
-            self._tell(error)
         return lost, min(due - now, self._longest_answer)
 
     def silent(self, party: str) -> int:
@@ -147,15 +142,11 @@ class Outage:
         with self._lock:
             return sum(asked.silent and asked.party == party for asked in self._asked)
 
-    def _note(self, party: str, error: BaseException) -> bool:
-        """Note a failure, and say whether an outage begins with it; the lock is held."""
-        begins = not self._failing
-        if begins:
+    def _note(self, party: str, error: BaseException) -> None:
+        """Note a failure, and say so if an outage begins with it; the lock is held, so lines come in order."""
+        if not self._failing:
             self._since, self._failures = self._clock(), 0
+            logger.warning("%s does not answer, trying again until it does: %s", self._broker, error)
         self._failing.add(party)
         self._failures += 1
         self.error = str(error)
-        return begins
-
-    def _tell(self, error: BaseException) -> None:
-        logger.warning("%s does not answer, trying again until it does: %s", self._broker, error)

@@ -14,6 +14,7 @@ import pytest
 from tests.chaos.fleet import Fleet, fleet
 from tests.chaos.ledger import Ledger, SqliteWitness, SqsWitness, Witness
 from tests.chaos.weather import Replays, chained
+from tests.conftest import leave_out
 from tests.servers import Behaviour, Proxy
 
 
@@ -22,12 +23,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.chaos)
-    left_out = [
-        item for item in items if item.get_closest_marker("whole_round") and not config.getoption("--full")
-    ]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    if not config.getoption("--full"):
+        leave_out(config, items, _is_of_the_whole_round)
+
+
+def _is_of_the_whole_round(item: pytest.Item) -> bool:
+    """Whether a scenario is marked so, or is one that the short round has on an embedded broker only."""
+    if item.get_closest_marker("whole_round"):
+        return True
+    callspec = getattr(item, "callspec", None)
+    on_sqs = callspec is not None and callspec.params.get("broker_name") == "sqs"
+    return bool(on_sqs and item.get_closest_marker("chaos") and not item.get_closest_marker("every_broker"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -178,6 +178,7 @@ def die_and_settle(pipe: Pipe, victims: Sequence[Victim]) -> float:
     return seconds
 
 
+@pytest.mark.every_broker
 @pytest.mark.a_minute
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("broker_name", ["sqlite", "sqs"])

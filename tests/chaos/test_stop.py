@@ -15,6 +15,7 @@ from tests.servers import Forward, Reply, Request
 BROKERS = pytest.mark.parametrize("broker_name", ["sqlite", "sqs"])
 
 
+@pytest.mark.every_broker
 @pytest.mark.timeout(240)
 @BROKERS
 def test_sigterm_under_load_lets_no_message_wait_for_a_lease(

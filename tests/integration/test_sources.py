@@ -307,7 +307,8 @@ def test_generator_source_gives_one_value_per_interval(domain: str) -> None:
     with piped(domain, MEMORY, {"method": numbers, "interval": 0.2, "workers": 3}, Seen().take) as client:
         client.run(drain=True)
     assert yielded.values == [0, 1, 2, 3]
-    assert min(gaps(yielded.times)) > 0.1
+    # A late one does not put off the next ones: it is the whole that takes its time.
+    assert yielded.times[3] - yielded.times[0] > 0.5
 
 
 def test_generator_source_is_resumed_when_its_value_is_safe(domain: str, pipe_broker: dict[str, Any]) -> None:

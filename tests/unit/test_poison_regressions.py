@@ -13,7 +13,7 @@ from sqspipes.task import Task
 from tests.builders import delivery_of, held_of
 
 DEEP: list[object] = []
-for _ in range(2_000):
+for _ in range(100_000):  # newer Pythons write more levels than they read
     DEEP = [DEEP]
 
 
