@@ -79,6 +79,13 @@ class Store:
             self._turnstile.close()
             raise
 
+    def __del__(self) -> None:
+        """Give the file back when nobody closed it; a collector can wait for no turn."""
+        if not getattr(self, "_closed", True) and hasattr(self, "_database"):
+            self._closed = True
+            self._database.close()
+            self._turnstile.close()
+
     def write(self, work: Callable[[Transaction], T]) -> T:
         """Return what ``work`` returns, once it is committed."""
         request = _Request(work)

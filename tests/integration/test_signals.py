@@ -66,7 +66,9 @@ signal.signal(signal.SIGTERM, mine)
 try:
     for result in client.run(iterate=True):
         say("result", result)
-        threading.Event().wait(0 if result == "go" else 60)
+        # In slices: CPython misses a signal that comes in the moment before a wait begins.
+        for _ in range(0 if result == "go" else 600):
+            threading.Event().wait(0.1)
     say("end of the loop")
 except KeyboardInterrupt:
     say("KeyboardInterrupt")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+import psutil
+
 from sqspipes.brokers import open_broker
 
 
@@ -20,3 +22,14 @@ def test_brokers_that_are_gone_leave_nothing_behind(tmp_path: Path) -> None:
 
     before = use(3)
     assert use(100) - before < 100
+
+
+def test_broker_that_nobody_closed_gives_its_files_back(tmp_path: Path) -> None:
+    def use() -> int:
+        for _ in range(5):
+            open_broker(f"sqlite:///{tmp_path}/pipe.db").names("")
+        gc.collect()
+        return psutil.Process().num_fds()
+
+    before = use()
+    assert use() == before
