@@ -58,6 +58,5 @@ def settle(pipe: Pipe, seconds: float = 120.0) -> float:
     worker = pipe.fleet.start(seconds=0.0)
     worker.said("runs on")
     took = pipe.ledger.settle(seconds)
-    # Two that differ: of two SIGTERM in a moment a process may see one.
-    ended(pipe, worker, signal.SIGINT, signal.SIGTERM)
+    ended(pipe, worker, signal.SIGINT)
     return took
