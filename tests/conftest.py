@@ -67,7 +67,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         on_sqs = parameters is not None and not set(TRANSPORTS).isdisjoint(_texts(parameters.params))
         if on_sqs or {"ministack", "proxy"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.sqs)
-    items.sort(key=lambda item: item.get_closest_marker("a_minute") is None)
+    longest = [item for item in items if item.get_closest_marker("a_minute")]
+    others = [item for item in items if not item.get_closest_marker("a_minute")]
+    # Each test process begins with two tests: one of the longest is enough.
+    both = min(len(longest), len(others))
+    items[:] = (
+        [item for pair in zip(longest, others, strict=False) for item in pair]
+        + longest[both:]
+        + others[both:]
+    )
 
 
 def leave_out(
