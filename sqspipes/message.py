@@ -145,6 +145,8 @@ def redrive_id(message: Message, task: str) -> str:
 def encode_value(value: Any, what: str, default: Callable[[Any], Any] | None = None) -> str:
     """Return a value as JSON text; ``what`` names it in the error."""
     try:
+        if default is None:
+            return _encoder.encode(value)
         return json.dumps(value, allow_nan=False, separators=(",", ":"), default=default)
     except (TypeError, ValueError, RecursionError) as error:
         raise EncodingError(f"{what} is not JSON: {_first_bad_part(value, default) or error}") from error
@@ -152,6 +154,8 @@ def encode_value(value: Any, what: str, default: Callable[[Any], Any] | None = N
 
 def encode(message: Message, value: str | None = None) -> str:
     """Return a message's body; ``value`` is its value's JSON text where the caller has it already."""
+    if message.death is None and message.raw is None and not message.extra:
+        return _plain(message, encode_value(message.value, "value") if value is None else value)
     head: dict[str, Any] = dict(message.extra)
     head.update(sqspipes=FORMAT, id=message.id)
     if message.group is not None:
@@ -173,6 +177,15 @@ def encode(message: Message, value: str | None = None) -> str:
         value = encode_value(message.value, "value")
     # Unknown keys may hold what can be read and not be written: a number out of range, or nesting.
     return f'{encode_value(head, "the body")[:-1]},"value":{value}}}'
+
+
+def _plain(message: Message, value: str) -> str:
+    """Return the body of most messages: nothing in it but what each one has."""
+    group = "" if message.group is None else f'"group":{_quoted(message.group)},'
+    return (
+        f'{{"sqspipes":{FORMAT},"id":{_quoted(message.id)},{group}"priority":{message.priority},'
+        f'"put":{round(message.first_put, 3)!r},"redrives":{message.redrives},"value":{value}}}'
+    )
 
 
 def decode(delivery: Delivery) -> Message:
@@ -205,6 +218,8 @@ def _refuse_constant(name: str) -> Any:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_quoted = json.encoder.encode_basestring_ascii
 
 
 def _read(body: dict[str, Any]) -> Message:
@@ -244,13 +259,20 @@ def _read_death(death: Any) -> Death:
 
 _missing = object()
 
+#: The largest number of attempts, redrives or levels that is taken for one.
+_MOST = 2**31
+
 
 def _typed(body: Mapping[str, Any], key: str, kind: Any, default: Any = _missing) -> Any:
     value = body.get(key, default)
+    if type(value) is kind and kind is not int:
+        return value
     if value is _missing:
         raise DecodingError(f"the body has no {key}")
     if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
         raise DecodingError(f"the body's {key} is {_typename(value)}")
+    if kind is int and abs(value) > _MOST:
+        raise DecodingError(f"the body's {key} is out of range")
     return value
 
 

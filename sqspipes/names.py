@@ -7,6 +7,7 @@ letters, ``domain--output--name.fifo`` an output. No part may contain ``--``, so
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqspipes.errors import OptionError
@@ -55,6 +56,7 @@ def checked_length(option: str, domain: str, task: str) -> None:
         )
 
 
+@lru_cache(maxsize=1_024)
 def task_queue(domain: str, task: str, level: int) -> str:
     """Return the name of a task's queue of one level."""
     return f"{domain}--{task}--p{level}{_SUFFIX}" if level else f"{domain}--{task}{_SUFFIX}"

@@ -66,7 +66,7 @@ class DirectEngine:
         """Return: what was emitted is safe already."""
 
     def done(self, call: object, outcomes: Sequence[object]) -> None:
-        """Nothing is held, so nothing is settled."""
+        """Nothing is held, so nothing is settled, and nothing follows."""
 
     def abandoned(self, call: object) -> None:
         """Nothing is held, so nothing is given back."""
@@ -145,12 +145,12 @@ def _batcher(broker: Broker, queue: str, outage: Outage, progress: _Progress) ->
     def request(pairs: Sequence[tuple[int, Entry]]) -> list[Answer]:
         return broker.send(queue, [entry for _, entry in pairs])
 
-    def answered(pair: tuple[int, Entry], answer: Answer) -> None:
-        if answer.kind is not Kind.OK:
-            progress.fail(BrokerError(f"queue {queue} refused it: {answer.reason}"), pair[0])
-            return
+    def answered(pairs: list[tuple[tuple[int, Entry], Answer]]) -> None:
+        refused = [(index, answer) for (index, _), answer in pairs if answer.kind is not Kind.OK]
+        for index, answer in refused:
+            progress.fail(BrokerError(f"queue {queue} refused it: {answer.reason}"), index)
         with progress.lock:
-            progress.sent += 1
+            progress.sent += len(pairs) - len(refused)
 
     def died(name: str, error: BaseException) -> None:
         progress.fail(error, progress.sent)

@@ -17,6 +17,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sqspipes.message import Delivery
 
@@ -55,8 +56,7 @@ class Answer:
 OK = Answer(Kind.OK)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One message to send: ASCII text, and the group and deduplication id in SQS's own alphabet."""
 
     body: str

@@ -49,15 +49,15 @@ class Batcher:
     its items is due and no other request is under way. A request holds at most one item of a key, and a key is in one
     request at a time: entries of a request fail one by one, and nothing could repair an overtaking.
 
-    ``request`` asks the broker; ``answered`` gets each item with its final answer, in a thread of the batcher;
-    ``died`` gets what the batcher cannot survive.
+    ``request`` asks the broker; ``answered`` gets what a request settled, each payload with its final answer, in a
+    thread of the batcher; ``died`` gets what the batcher cannot survive.
     """
 
     def __init__(
         self,
         name: str,
         request: Callable[[Sequence[Any]], list[Answer]],
-        answered: Callable[[Any, Answer], None],
+        answered: Callable[[list[tuple[Any, Answer]]], None],
         died: Callable[[str, BaseException], None],
         outage: Outage,
         limits: Limits,
@@ -68,9 +68,9 @@ class Batcher:
         self._died = died
         self._outage = outage
         self._limits = limits
-        lock = threading.RLock()
-        self._changed = threading.Condition(lock)  # there may be something to ask
-        self._eased = threading.Condition(lock)  # less waits than before
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)  # there may be something to ask
+        self._eased = threading.Condition(self._lock)  # less waits than before
         self._ready: deque[Item] = deque()  # may be asked now
         self._behind: dict[str, deque[Item]] = {}  # keys that are ready or under way, and what waits for them
         self._resting: list[tuple[float, int, Item]] = []  # will be asked again, and when
@@ -88,29 +88,40 @@ class Batcher:
 
     def add(self, item: Item) -> None:
         """Queue an item; never blocks."""
-        item.due = time.monotonic() + item.linger
-        with self._changed:
-            self._items += 1
-            self._bytes += item.size
-            self._queue(item)
+        self.add_all([item])
+
+    def add_all(self, items: Sequence[Item]) -> None:
+        """Queue items, in order; never blocks."""
+        now = time.monotonic()
+        with self._lock:
+            before, due = len(self._ready), math.inf
+            for item in items:
+                item.due = now + item.linger
+                due = min(due, item.due)
+                self._items += 1
+                self._bytes += item.size
+                self._queue(item)
             full = len(self._ready) >= self._limits.entries
-            if self._idle and (full or len(self._ready) == 1 or item.due < self._due):
+            if self._idle and (full or (self._ready and not before) or due < self._due):
                 self._changed.notify()
             elif not self._idle:
                 self._start_thread()
 
     def wait_for_room(self) -> bool:
         """Block while too much waits; False when the batcher was aborted meanwhile."""
-        with self._changed:
-            while not self._aborted and (
-                self._items >= MOST_WAITING_ITEMS or self._bytes >= MOST_WAITING_BYTES
-            ):
+        if self._has_room() and not self._aborted:  # most often so: no lock is needed to see it
+            return True
+        with self._lock:
+            while not self._aborted and not self._has_room():
                 self._eased.wait()
             return not self._aborted
 
+    def _has_room(self) -> bool:
+        return self._items < MOST_WAITING_ITEMS and self._bytes < MOST_WAITING_BYTES
+
     def close(self, deadline: float) -> bool:
         """Ask for all that waits and end; False if it was not done by ``deadline`` (monotonic) and is given up."""
-        with self._changed:
+        with self._lock:
             self._closing = True
             self._paused_until = 0.0
             self._wake(math.inf)
@@ -137,7 +148,7 @@ class Batcher:
 
     def _resume(self) -> None:
         """End a pause soon: the broker answers again."""
-        with self._changed:
+        with self._lock:
             self._paused_until = min(self._paused_until, time.monotonic() + pause_after_return())
             self._changed.notify_all()
 
@@ -162,7 +173,7 @@ class Batcher:
                 self._ask(items)
                 self._asked()
         except BaseException as error:
-            with self._changed:
+            with self._lock:
                 self._abort()  # it stays among the threads: ``close`` waits until its death was told
             self._died(self.name, error)
 
@@ -174,7 +185,7 @@ class Batcher:
 
     def _next_request(self) -> list[Item]:
         """Wait for a request's worth of items and take them; empty when there is nothing more to do."""
-        with self._changed:
+        with self._lock:
             idle_until = time.monotonic() + IDLE_SECONDS
             while not self._aborted:
                 now = time.monotonic()
@@ -221,7 +232,7 @@ class Batcher:
 
     def _asked(self) -> None:
         """Let what has gathered meanwhile go."""
-        with self._changed:
+        with self._lock:
             self._asking -= 1
             if self._ready and self._idle:
                 self._changed.notify()
@@ -235,13 +246,14 @@ class Batcher:
             self._repeat(items, self._outage.failed(self.name, error, tries))
             return
         answered = list(zip(items, answers, strict=True))
-        if any(answer.kind is not Kind.AGAIN for answer in answers):
+        settled = [(item, answer) for item, answer in answered if answer.kind is not Kind.AGAIN]
+        if settled:
             self._outage.succeeded(self.name)
-        for item, answer in answered:
-            if answer.kind is not Kind.AGAIN:
-                self._outage.succeeded(self._party(item))
-                self._answered(item.payload, answer)
-                self._release(item)
+            for item, _ in settled:
+                if item.tries:
+                    self._outage.succeeded(self._party(item))
+            self._answered([(item.payload, answer) for item, answer in settled])
+            self._release([item for item, _ in settled])
         for item, answer in answered:
             if answer.kind is Kind.AGAIN:
                 self._rest(item, answer.reason)
@@ -253,7 +265,7 @@ class Batcher:
         """Ask one item again after a pause of its own: an entry that keeps failing must not hold up the others."""
         item.tries += 1
         seconds = self._outage.failed(self._party(item), BrokerUnavailableError(reason), item.tries)
-        with self._changed:
+        with self._lock:
             item.due = time.monotonic() + seconds
             heapq.heappush(self._resting, (item.due, id(item), item))
             self._changed.notify()
@@ -265,7 +277,7 @@ class Batcher:
 
     def _repeat(self, items: list[Item], seconds: float) -> None:
         """Put items back to the front, in order, after a pause."""
-        with self._changed:
+        with self._lock:
             for item in reversed(items):
                 item.tries += 1
                 self._ready.appendleft(item)
@@ -273,19 +285,21 @@ class Batcher:
             self._paused_until = max(self._paused_until, time.monotonic() + seconds)
             self._changed.notify()
 
-    def _release(self, item: Item) -> None:
-        """Count an item as over, and let the next one of its key go."""
-        with self._changed:
-            self._items -= 1
-            self._bytes -= item.size
-            if item.key is not None:
-                behind = self._behind[item.key]
-                if behind:
-                    self._ready.append(behind.popleft())
-                    if len(self._ready) == 1 and self._idle:
-                        self._changed.notify()
-                else:
-                    del self._behind[item.key]
+    def _release(self, items: Sequence[Item]) -> None:
+        """Count items as over, and let the next ones of their keys go."""
+        with self._lock:
+            before = len(self._ready)
+            for item in items:
+                self._items -= 1
+                self._bytes -= item.size
+                if item.key is not None:
+                    behind = self._behind[item.key]
+                    if behind:
+                        self._ready.append(behind.popleft())
+                    else:
+                        del self._behind[item.key]
+            if self._ready and not before and self._idle:
+                self._changed.notify()
             self._eased.notify_all()
             if self._closing and not self._items:
                 self._changed.notify_all()

@@ -10,7 +10,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqspipes.errors import CodecError, OptionError, SqspipesError
 from sqspipes.message import Death, Message, derived, encode_value, output_id, result_id
@@ -61,8 +61,10 @@ def hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, engine: En
             if isinstance(value, TaskCallback):
                 _call_back(value, origin, engine)
     elif not ends_line(result, plan.ignore_none):
-        output = as_output(plan, parent, result)
-        engine.emit(origin, _emission(plan, output, result_id(parent.id, plan.task.name)))
+        value, way = on_its_way(plan, parent, result)
+        text = None if way.task is None else _encoded(plan, value)
+        id = way.id or result_id(parent.id, plan.task.name)
+        engine.emit(origin, Emission(value, text, id, way.group, way.priority, way.task))
 
 
 def several(
@@ -77,27 +79,38 @@ def several(
     for value in values:
         plain = value.result if isinstance(value, TaskCallback) else value
         if not ends_line(plain, plan.ignore_none):
-            output = as_output(plan, parent, plain)
-            text = encode_value(output.value, f"result of {plan.task.name}", plan.json_default)
-            content = derived(output.task or "", output.group or "", output.priority or 0, text)
-            id = output_id(parent.id, plan.task.name, content, equals[content])
+            output, way = on_its_way(plan, parent, plain)
+            text = _encoded(plan, output)
+            content = derived(way.task or "", way.group or "", way.priority, text)
+            id = way.id or output_id(parent.id, plan.task.name, content, equals[content])
             equals[content] += 1
-            engine.emit(origin, _emission(plan, output, id, text))
+            engine.emit(origin, Emission(output, text, id, way.group, way.priority, way.task))
         yield value
 
 
-def as_output(plan: Plan, parent: Message, result: Any) -> Output:
-    """Return a result with its way filled in: the next task, the parent's group and priority."""
-    output = result if isinstance(result, Output) else Output(result)
-    if output.task is not None and output.task not in plan.tasks:
+class Way(NamedTuple):
+    """Where an output goes; ``id`` is None where the call's own is to be taken."""
+
+    task: str | None
+    group: str | None
+    priority: int
+    id: str | None = None
+
+
+def on_its_way(plan: Plan, parent: Message, result: Any) -> tuple[Any, Way]:
+    """Return a result's value and its way: by itself to the next task, with the parent's group and priority."""
+    target = plan.next.name if plan.next else None
+    if not isinstance(result, Output):
+        return result, Way(target, parent.group, parent.priority)
+    if result.task is not None and result.task not in plan.tasks:
         known = ", ".join(plan.tasks)
         raise OptionError(
-            f"result of {plan.task.name}: Output's task is {output.task!r}: allowed are {known}"
+            f"result of {plan.task.name}: Output's task is {result.task!r}: allowed are {known}"
         )
-    target = output.task or (plan.next.name if plan.next else None)
-    group = parent.group if output.group is None else str(output.group)
-    priority = parent.priority if output.priority is None else output.priority
-    return Output(output.value, task=target, group=group, id=output.id, priority=priority)
+    group = parent.group if result.group is None else str(result.group)
+    priority = parent.priority if result.priority is None else result.priority
+    id = None if result.id is None else str(result.id)
+    return result.value, Way(result.task or target, group, priority, id)
 
 
 def failure(task: Task, attempt: int, error: BaseException) -> Outcome:
@@ -172,17 +185,8 @@ def formatted(error: BaseException) -> str:
         return describe(error)
 
 
-def _emission(plan: Plan, output: Output, id: str, text: str | None = None) -> Emission:
-    if text is None and output.task is not None:
-        text = encode_value(output.value, f"result of {plan.task.name}", plan.json_default)
-    return Emission(
-        value=output.value,
-        text=text,
-        id=str(output.id) if output.id is not None else id,
-        group=None if output.group is None else str(output.group),
-        priority=output.priority or 0,
-        task=output.task,
-    )
+def _encoded(plan: Plan, value: Any) -> str:
+    return encode_value(value, f"result of {plan.task.name}", plan.json_default)
 
 
 def _call_back(result: TaskCallback, origin: Origin, engine: Engine) -> None:

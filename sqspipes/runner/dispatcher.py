@@ -48,6 +48,7 @@ class Dispatcher:
         self.pace = Pace(plan.task.workers)
         self.settling = 0
         self.unblocked = 0  #: messages put with a group that were acknowledged
+        self.thirsty = 0  #: receivers that wait for room
         self.stopping = False
         self._abandoned = False
         self._plan = plan
@@ -87,7 +88,8 @@ class Dispatcher:
                 blocked.add(delivery.group)
             else:
                 new.append(Held(delivery, message, level, lease, received))
-        self._shared.heard.set()
+        if not self._shared.heard.is_set():
+            self._shared.heard.set()
         if len(new) > 1 and any(held.suspect for held in new):
             # It comes again alone: of the receives that bury a killer, only some are its company's too.
             for held in new:
@@ -128,20 +130,32 @@ class Dispatcher:
 
     def pump(self) -> None:
         """Start as many calls as there are free slots and ready lanes."""
-        while unreadable := self._start_calls():
+        self._fill_slots()
+
+    def _fill_slots(self, *, keep_one: bool = False) -> Call | None:
+        """Start calls; with ``keep_one`` the first is returned for the caller to run."""
+        while True:
+            begun, unreadable = self._begin_calls()
+            kept = begun.pop(0) if keep_one and begun and not unreadable else None
+            if begun:
+                self.executor.start(begun)
+            if not unreadable:
+                return kept
             for held in unreadable:
                 self._bury_unreadable(held)
 
-    def _start_calls(self) -> list[Held]:
-        """Start calls; return the messages at the head of their lanes that no call can be made for."""
+    def _begin_calls(self) -> tuple[list[Call], list[Held]]:
+        """Return the calls to start, and the messages at the head of their lanes that no call can be made for."""
+        begun: list[Call] = []
         unreadable: list[Held] = []
         with self.lock:
+            now = self._shared.leases.clock.now()
             while not self.stopping and self.running < self.executor.slots:
                 # A suspect that the gate refused is asked for first: it keeps all others out meanwhile.
                 held = self._refused or self.lanes.peek()
                 if held is None:
                     break
-                if not self._shared.leases.alive(held):
+                if not self._shared.leases.alive(held, now):
                     self._drop_lost(held)
                 elif held.message.raw is not None:
                     self.lanes.start(held)
@@ -149,13 +163,13 @@ class Dispatcher:
                 elif self._shared.gate.enter(held):
                     self._refused = None
                     self.lanes.start(held)
-                    self.executor.start(Call((held,)))
+                    begun.append(Call((held,)))
                     self._running[held] = time.monotonic()
                 else:
                     self._refused = held if held.suspect else None
                     break
             self._announce_room()
-        return unreadable
+        return begun, unreadable
 
     def wake(self, now: float) -> float | None:
         """Make parked messages ready whose backoff is over; return when the next one is due."""
@@ -201,16 +215,17 @@ class Dispatcher:
         """Wait until all that was emitted so far is safe."""
         self._shared.settler.flush(origin)
 
-    def done(self, call: Call, outcomes: Sequence[Outcome]) -> None:
-        """Settle a call: acknowledge, park for the next try, or bury."""
+    def done(self, call: Call, outcomes: Sequence[Outcome]) -> Call | None:
+        """Settle a call: acknowledge, park for the next try, or bury; return the one that its thread may run next."""
         for held, outcome in zip(call.messages, outcomes, strict=True):
+            ok = outcome.ending is Ending.DONE
             with self.lock:
                 abandoned = self._abandoned
                 seconds = time.monotonic() - self._running.pop(held)
                 self._ending += 1
-                self.pace.called(seconds, ok=outcome.ending is Ending.DONE)
-                self.counts.done += outcome.ending is Ending.DONE
-                self.counts.failed += outcome.ending is not Ending.DONE
+                self.pace.called(seconds, ok=ok)
+                self.counts.done += ok
+                self.counts.failed += not ok
             try:
                 if not abandoned:
                     self._end(held, outcome, seconds)
@@ -220,7 +235,7 @@ class Dispatcher:
             self._shared.gate.leave(held)
         if self.stopping:
             self._shared.quiet()
-        self.pump()
+        return self._fill_slots(keep_one=True)
 
     def abandoned(self, call: Call) -> None:
         """Note a call that ended because its run had given it up."""
@@ -312,20 +327,22 @@ class Dispatcher:
         self._send_letter(held, death, None)
         self._shared.settler.finish(held)
 
-    def settled(self, held: Held) -> None:
-        """Free the room of a message that is not held any more."""
+    def settled(self, helds: Sequence[Held]) -> None:
+        """Free the room of messages that are not held any more."""
+        suspects = [held for held in helds if held.suspect]
         with self.lock:
-            if held.done:
-                self.settling -= 1
-                if held.message.group is not None:
-                    self.unblocked += 1
-                    self.room.notify_all()
-            if held.suspect:
+            done = [held for held in helds if held.done]
+            self.settling -= len(done)
+            unblocked = sum(held.message.group is not None for held in done)
+            if unblocked:
+                self.unblocked += unblocked
+                self.room.notify_all()
+            for held in suspects:
                 self._count_suspect(held, -1)
-            if self._refused is held:
-                self._refused = None
+                if self._refused is held:
+                    self._refused = None
             self._announce_room()
-        if held.suspect:
+        for held in suspects:
             self._shared.gate.forget(held)
 
     def lost(self, held: Held) -> None:
@@ -350,6 +367,8 @@ class Dispatcher:
 
     def _announce_room(self) -> None:
         """Wake the receivers if one of them may have something to do; the lock is held."""
+        if not self.thirsty:
+            return
         room = self.pace.capacity - self.used
         wanted = room > 0 and self.lanes.ready < self.task.workers
         if wanted or room >= self._shared.broker.limits.entries:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import enum
-import queue
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sqspipes.message import Death
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One call to come: one or more messages of one task."""
 
     messages: tuple[Held, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Emission:
+class Emission(NamedTuple):
     """One output: where it goes and under which id.
 
     ``text`` is the value's JSON, or None where nobody needs it. ``task`` None is the end of the line.
@@ -69,8 +67,8 @@ class Engine(Protocol):
     def flush(self, origin: Origin) -> None:
         """Wait until all that was emitted so far is safe."""
 
-    def done(self, call: Call, outcomes: Sequence[Outcome]) -> None:
-        """Give one outcome per message of the call."""
+    def done(self, call: Call, outcomes: Sequence[Outcome]) -> Call | None:
+        """Give one outcome per message of the call; return the call to run in its place, if there is one."""
 
     def abandoned(self, call: Call) -> None:
         """Say that a call ended early, because ``emit`` or ``flush`` raised ``Abandoned``."""
@@ -82,8 +80,8 @@ class Executor(ABC):
     slots: int
 
     @abstractmethod
-    def start(self, call: Call) -> None:
-        """Begin a call; never blocks."""
+    def start(self, calls: Sequence[Call]) -> None:
+        """Begin calls; never blocks."""
 
     @abstractmethod
     def close(self) -> None:
@@ -91,7 +89,11 @@ class Executor(ABC):
 
 
 class ThreadExecutor(Executor):
-    """One thread per call, up to ``slots`` threads, started when they are first needed."""
+    """One thread per call, up to ``slots`` threads, started when they are first needed.
+
+    One sleeping thread is woken at a time; when it takes a call it has the next one woken, if there is another call.
+    So calls that end at once cost no change of threads each, and calls that wait are soon all under way.
+    """
 
     def __init__(
         self,
@@ -106,34 +108,84 @@ class ThreadExecutor(Executor):
         self._perform = perform
         self._engine = engine
         self._died = died
-        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._free = 0  # threads that wait for a call, less the calls that wait for a thread
+        self._calls: deque[Call] = deque()
+        self._sleeping: list[threading.Lock] = []  # one per thread that sleeps; releasing it wakes the thread
+        self._waking = False  # a thread was woken, or started, and has not looked for a call yet
         self._threads = 0
+        self._closed = False
 
-    def start(self, call: Call) -> None:
+    def start(self, calls: Sequence[Call]) -> None:
         with self._lock:
-            self._free -= 1
-            if self._free < 0 and self._threads < self.slots:
-                self._free += 1
-                self._threads += 1
-                name = f"sqspipes worker {self._name} {self._threads}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
-        self._calls.put(call)
+            self._calls.extend(calls)
+            self._wake()
 
     def close(self) -> None:
-        for _ in range(self._threads):
-            self._calls.put(None)
+        with self._lock:
+            self._closed = True
+            for bed in self._sleeping:
+                bed.release()
+            self._sleeping.clear()
+
+    def _wake(self) -> None:
+        """Have a thread look for calls, unless one is about to; the lock is held."""
+        if self._waking:
+            return
+        if self._sleeping:
+            self._waking = True
+            self._sleeping.pop().release()
+        elif self._threads < self.slots:
+            name = f"sqspipes worker {self._name} {self._threads + 1}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+            self._threads += 1
+            self._waking = True
+
+    def _take(self) -> Call | None:
+        """Take a call, if there is one, and have another thread look for the next; the lock is held."""
+        if not self._calls:
+            return None
+        call = self._calls.popleft()
+        if self._calls:
+            self._wake()
+        return call
+
+    def _sleep(self, bed: threading.Lock) -> Call | None:
+        """Wait for a call; None when there will be none."""
+        while True:
+            with self._lock:
+                call = self._take()
+                if call is not None:
+                    return call
+                if self._closed:
+                    self._threads -= 1
+                    return None
+                self._sleeping.append(bed)
+            bed.acquire()
+            with self._lock:
+                self._waking = False
 
     def _work(self) -> None:
+        bed = threading.Lock()
+        bed.acquire()
         try:
-            while (call := self._calls.get()) is not None:
-                try:
-                    outcomes = [self._perform(held) for held in call.messages]
-                    self._engine.done(call, outcomes)
-                except Abandoned:
-                    self._engine.abandoned(call)
-                with self._lock:
-                    self._free += 1
+            with self._lock:
+                self._waking = False
+            call = self._sleep(bed)
+            while call is not None:
+                call = self._run(call) or self._sleep(bed)
         except BaseException as error:
             self._died(f"worker {self._name}", error)
+
+    def _run(self, call: Call) -> Call | None:
+        """Run a call; return the one to run next, which others may have been waiting for longer."""
+        try:
+            outcomes = [self._perform(held) for held in call.messages]
+            following = self._engine.done(call, outcomes)
+        except Abandoned:
+            self._engine.abandoned(call)
+            return None
+        if following is not None and self._calls:
+            with self._lock:
+                self._calls.append(following)
+                following = self._take()
+        return following

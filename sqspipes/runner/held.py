@@ -41,14 +41,15 @@ class State(enum.Enum):
 class Held(Origin):
     """One received message while this process has it: its newest receipt, its lease, its failures so far.
 
-    ``asked`` and ``extending`` are the receipts of its acknowledgement and of its extend under way: a redelivery
-    may bring a newer one meanwhile. ``expires`` and ``extend_at`` are on the run's lease clock. ``done`` is set
-    when its call is over for good, ``buried`` when that made a dead letter.
+    ``key`` is queue and broker's message id: the same over all its deliveries. ``suspect``: it was received so often
+    that it may kill its process. ``asked`` and ``extending`` are the receipts of its acknowledgement and of its
+    extend under way: a redelivery may bring a newer one meanwhile. ``expires`` and ``extend_at`` are on the run's
+    lease clock. ``done`` is set when its call is over for good, ``buried`` when that made a dead letter.
     """
 
     __slots__ = (
-        "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "lane",
-        "lease", "level", "lost", "message", "received", "receipt", "state",
+        "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "key", "lane",
+        "lease", "level", "lost", "message", "received", "receipt", "state", "suspect",
     )  # fmt: skip
 
     def __init__(
@@ -56,6 +57,8 @@ class Held(Origin):
     ) -> None:
         super().__init__()
         self.delivery = delivery
+        self.key = (delivery.queue, delivery.id)
+        self.suspect = delivery.receives > MOST_INNOCENT_RECEIVES
         self.message = message
         self.level = level
         self.lease = lease
@@ -69,13 +72,3 @@ class Held(Origin):
         self.done = False
         self.buried = False
         self.lost = False
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Queue and broker's message id: the same over all its deliveries."""
-        return self.delivery.queue, self.delivery.id
-
-    @property
-    def suspect(self) -> bool:
-        """Whether it was received so often that it may kill its process."""
-        return self.delivery.receives > MOST_INNOCENT_RECEIVES

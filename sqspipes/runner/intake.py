@@ -214,7 +214,9 @@ class Intake:
                     level.open += 1
                     level.asked += reserved
                     return count, reserved
+                self._dispatcher.thirsty += 1
                 room.wait()
+                self._dispatcher.thirsty -= 1
             return None
 
     def _allowed(self, level: Level, place: int) -> int:

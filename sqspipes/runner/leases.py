@@ -50,6 +50,8 @@ class Leases:
 
     def renew(self, delivery: Delivery, received: float, lease: float) -> bool:
         """Say whether a delivery is of something held here; if so, its receipt replaces the old one."""
+        if (delivery.queue, delivery.id) not in self._held:
+            return False
         with self._lock:
             held = self._held.get((delivery.queue, delivery.id))
             if held is None:
@@ -61,6 +63,8 @@ class Leases:
 
     def was_handed_on(self, delivery: Delivery) -> bool:
         """Say whether a delivery is of something that has been handed on here, and only wants acknowledging."""
+        if not self._handed_on:
+            return False
         with self._lock:
             until = self._handed_on.get((delivery.queue, delivery.id))
             return until is not None and until > self.clock.now()
@@ -72,11 +76,12 @@ class Leases:
                 self._held[held.key] = held
                 self._push(held)
 
-    def drop(self, held: Held) -> None:
-        """Stop to keep a message: it was acknowledged, given back or lost."""
+    def drop(self, *helds: Held) -> None:
+        """Stop to keep messages: they were acknowledged, given back or lost."""
         with self._lock:
-            if self._held.get(held.key) is held:
-                del self._held[held.key]
+            for held in helds:
+                if self._held.get(held.key) is held:
+                    del self._held[held.key]
 
     def remember(self, held: Held, receipt: str) -> bool:
         """Stop to keep a message that was handed on but could not be acknowledged; know it when it returns.
@@ -104,9 +109,9 @@ class Leases:
         with self._lock:
             return list(self._held.values())
 
-    def alive(self, held: Held) -> bool:
+    def alive(self, held: Held, now: float | None = None) -> bool:
         """Say whether a message is still invisible to others, as far as this process can know."""
-        return not held.lost and held.expires > self.clock.now()
+        return not held.lost and held.expires > (self.clock.now() if now is None else now)
 
     def due(self) -> tuple[list[Held], float | None]:
         """Return the leases to extend now, and when the next one is due."""

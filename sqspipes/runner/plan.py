@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqspipes.runner.calls import Plan
+
+#: Seconds that polls stay open at most beside a process that drains: it is not to wait for them for long.
+BESIDE_POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class RunPlan:
     """What one run is asked to do.
 
     ``levels`` has the levels to serve per task, ``drain`` is None, or the seconds between two sights of empty
-    queues (negative: the broker's own), ``iterate`` names the task whose results are iterated over.
+    queues (negative: the broker's own), ``iterate`` names the task whose results are iterated over. ``polls`` is
+    how many seconds polls stay open at most, None for as long as the broker lets them.
     """
 
     plans: Sequence[Plan]
@@ -36,6 +40,18 @@ class RunPlan:
     drain: float | None
     iterate: str | None
     stop_timeout: float
+    polls: float | None = None
+
+    def fed(self) -> list[Plan]:
+        """Return the plans of the tasks that messages feed: all but sources."""
+        return [plan for plan in self.plans if not plan.task.is_source()]
+
+    def beside(self) -> RunPlan:
+        """Return what a process does beside one with the whole plan: no sources, no look whether all is through."""
+        polls = None
+        if self.drain is not None:
+            polls = BESIDE_POLL_SECONDS if self.drain < 0 else min(self.drain, BESIDE_POLL_SECONDS)
+        return replace(self, plans=self.fed(), drain=None, polls=polls)
 
 
 def described(plan: Plan) -> str:

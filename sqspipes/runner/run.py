@@ -78,7 +78,7 @@ class Run:
             self._broker,
             leases,
             self._outage,
-            settled=lambda held: self._of(held).settled(held),
+            settled=lambda helds: self._of(helds[0]).settled(helds),
             lost=self._lose,
             refused=lambda held: self._of(held).refused(held),
             died=self._died,
@@ -125,6 +125,8 @@ class Run:
             seconds = None if self._plan.drain < 0 else self._plan.drain
             self._drain = Drain(self._broker, self._outage, self._queues(), seconds, self._progress)
             self._shorten_polls(self._drain.between)
+        if self._plan.polls is not None:
+            self._shorten_polls(self._plan.polls)
         dispatchers = list(self._dispatchers.values())
         if not self._intakes:
             shared.heard.set()

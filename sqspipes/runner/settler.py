@@ -19,6 +19,10 @@ from sqspipes.runner.outage import Outage
 logger = logging.getLogger(__name__)
 
 
+#: What a request settled: each payload with its answer.
+Pairs = list[tuple[Any, Answer]]
+
+
 class Abandoned(BaseException):
     """Raised into a call that is still running when its run has given it up: what it emits changes nothing."""
 
@@ -37,8 +41,8 @@ class Parcel:
 class Settler:
     """Sends, acknowledges, extends and gives back, in full requests, for all tasks of one run.
 
-    ``settled`` is told of each message that this run no longer holds, ``refused`` of each done message one of
-    whose outputs its queue will never take, ``died`` of what a batcher cannot survive.
+    ``settled`` is told of messages of one queue that this run no longer holds, ``refused`` of each done message one
+    of whose outputs its queue will never take, ``died`` of what a batcher cannot survive.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class Settler:
         leases: Leases,
         outage: Outage,
         *,
-        settled: Callable[[Held], None],
+        settled: Callable[[Sequence[Held]], None],
         lost: Callable[[Held], None],
         refused: Callable[[Held], None],
         died: Callable[[str, BaseException], None],
@@ -59,7 +63,8 @@ class Settler:
         self._lost = lost
         self._refused = refused
         self._died = died
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._batchers: dict[tuple[str, str], Batcher] = {}
         self._unsafe = 0
         self._flushing = 0
@@ -79,7 +84,7 @@ class Settler:
 
     def expect(self, origin: Origin) -> None:
         """Count one more output that is not safe yet."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise Abandoned
             origin.unsafe += 1
@@ -87,16 +92,21 @@ class Settler:
 
     def safe(self, origin: Origin) -> None:
         """Count an output as safe; the last one of a message that is done has it acknowledged."""
-        with self._changed:
-            origin.unsafe -= 1
-            self._unsafe -= 1
-            finished = not origin.unsafe
-            if finished and self._flushing:
+        self._safe([origin])
+
+    def _safe(self, origins: Sequence[Origin]) -> None:
+        done: list[Held] = []
+        with self._lock:
+            for origin in origins:
+                origin.unsafe -= 1
+                self._unsafe -= 1
+                if not origin.unsafe and isinstance(origin, Held) and origin.done:
+                    done.append(origin)
+            if self._flushing:
                 self._changed.notify_all()
-            settles = finished and not self._closed
-            done = origin if settles and isinstance(origin, Held) and origin.done else None
-        if done is not None:
-            self._acknowledge(done)
+            if self._closed:
+                return
+        self._acknowledge(done)
 
     @property
     def quiet(self) -> bool:
@@ -105,7 +115,7 @@ class Settler:
 
     def flush(self, origin: Origin) -> None:
         """Wait until all that was emitted so far is safe."""
-        with self._changed:
+        with self._lock:
             self._flushing += 1
             try:
                 while origin.unsafe and not (self._closed or origin.forgotten):
@@ -117,24 +127,24 @@ class Settler:
 
     def forget(self, origin: Origin) -> None:
         """Note that an output will never be safe: its message is given back at the end."""
-        with self._changed:
+        with self._lock:
             origin.forgotten = True
             self._changed.notify_all()
 
     def finish(self, held: Held) -> None:
         """Acknowledge a message once all it emitted is safe."""
-        with self._changed:
+        with self._lock:
             held.done = True
             finished = not held.unsafe
         if finished:
-            self._acknowledge(held)
+            self._acknowledge([held])
 
     def give_back(self, held: Held, delay: float = 0.0) -> None:
         """Let the broker hand a message out again, now or after ``delay`` seconds."""
         self._leases.drop(held)
         held.state = State.OVER
         self.give_back_delivery(replace(held.delivery, receipt=held.receipt), delay)
-        self._settled(held)
+        self._settled([held])
 
     def give_back_delivery(self, delivery: Delivery, delay: float = 0.0) -> None:
         """Give back what was never held."""
@@ -156,7 +166,7 @@ class Settler:
         for held in self._leases.rest():
             self.give_back(held)
         finished &= self._close_batchers("release", deadline)
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
         return finished
@@ -174,7 +184,7 @@ class Settler:
     def _batcher(self, action: str, queue: str) -> Batcher:
         batcher = self._batchers.get((action, queue))
         if batcher is None:
-            with self._changed:
+            with self._lock:
                 if self._closed:
                     raise Abandoned
                 batcher = self._batchers.get((action, queue))
@@ -183,7 +193,7 @@ class Settler:
         return batcher
 
     def _make_batcher(self, action: str, queue: str) -> Batcher:
-        requests: dict[str, tuple[Callable[[Sequence[Any]], list[Answer]], Callable[[Any, Answer], None]]] = {
+        requests: dict[str, tuple[Callable[[Sequence[Any]], list[Answer]], Callable[[Pairs], None]]] = {
             "send": (lambda parcels: self._broker.send(queue, [p.entry for p in parcels]), self._sent),
             "ack": (lambda helds: self._broker.ack(queue, self._receipts(helds)), self._acknowledged),
             "clear": (lambda ds: self._broker.ack(queue, [d.receipt for d in ds]), self._cleared),
@@ -194,21 +204,29 @@ class Settler:
         name = f"{action} {queue}"
         return Batcher(name, request, answered, self._died, self._outage, self._broker.limits)
 
-    def _sent(self, parcel: Parcel, answer: Answer) -> None:
-        if answer.kind is not Kind.OK:
-            parcel.origin.refused = answer.reason
-            if not isinstance(parcel.origin, Held):
-                raise RuntimeError(f"an output of a source was refused by its queue: {answer.reason}")
-        if parcel.arrived is not None and answer.kind is Kind.OK:
-            parcel.arrived()
-        else:
-            self.safe(parcel.origin)
+    def _sent(self, pairs: Pairs) -> None:
+        safe: list[Origin] = []
+        for parcel, answer in pairs:
+            if answer.kind is not Kind.OK:
+                parcel.origin.refused = answer.reason
+                if not isinstance(parcel.origin, Held):
+                    raise RuntimeError(f"an output of a source was refused by its queue: {answer.reason}")
+            if parcel.arrived is not None and answer.kind is Kind.OK:
+                parcel.arrived()
+            else:
+                safe.append(parcel.origin)
+        self._safe(safe)
 
-    def _acknowledge(self, held: Held) -> None:
-        if held.refused is not None:
-            self._refused(held)
-        else:
-            self._batcher("ack", held.delivery.queue).add(Item(held, linger=self._broker.limits.linger))
+    def _acknowledge(self, helds: Sequence[Held]) -> None:
+        items: dict[str, list[Item]] = {}
+        for held in helds:
+            if held.refused is not None:
+                self._refused(held)
+            else:
+                item = Item(held, linger=self._broker.limits.linger)
+                items.setdefault(held.delivery.queue, []).append(item)
+        for queue, together in items.items():
+            self._batcher("ack", queue).add_all(together)
 
     @staticmethod
     def _receipts(helds: Sequence[Held]) -> list[str]:
@@ -217,25 +235,29 @@ class Settler:
             held.asked = held.receipt
         return [held.asked for held in helds]
 
-    def _acknowledged(self, held: Held, answer: Answer) -> None:
-        if answer.kind is Kind.OK:
-            self._leases.drop(held)
-        elif not self._leases.remember(held, held.asked):
-            self._acknowledge(held)
-            return
-        else:
-            logger.warning(
-                "%s was handed on, but its lease was lost: it is acknowledged when it returns",
-                held.message.id,
-            )
-        held.state = State.OVER
-        self._settled(held)
+    def _acknowledged(self, pairs: Pairs) -> None:
+        over: list[Held] = []
+        for held, answer in pairs:
+            if answer.kind is not Kind.OK:
+                if not self._leases.remember(held, held.asked):
+                    self._acknowledge([held])
+                    continue
+                logger.warning(
+                    "%s was handed on, but its lease was lost: it is acknowledged when it returns",
+                    held.message.id,
+                )
+            held.state = State.OVER
+            over.append(held)
+        self._leases.drop(*over)
+        if over:
+            self._settled(over)
 
-    def _cleared(self, delivery: Delivery, answer: Answer) -> None:
-        if answer.kind is Kind.OK:
-            self._leases.forget(delivery)
+    def _cleared(self, pairs: Pairs) -> None:
+        for delivery, answer in pairs:
+            if answer.kind is Kind.OK:
+                self._leases.forget(delivery)
 
-    def _released(self, pair: tuple[str, float], answer: Answer) -> None:
+    def _released(self, pairs: Pairs) -> None:
         """Nothing follows: a lease that is gone is given back already."""
 
     def _extend(self, queue: str, helds: Sequence[Held]) -> list[Answer]:
@@ -249,8 +271,9 @@ class Settler:
                 self._leases.extended(held, asked_at, seconds)
         return answers
 
-    def _extended(self, held: Held, answer: Answer) -> None:
-        # One that is settling may be acknowledged already; a newer receipt came with a lease of its own.
-        settling = held.state in (State.SETTLING, State.OVER)
-        if answer.kind is not Kind.OK and not settling and held.receipt == held.extending:
-            self._lost(held)
+    def _extended(self, pairs: Pairs) -> None:
+        for held, answer in pairs:
+            # One that is settling may be acknowledged already; a newer receipt came with a lease of its own.
+            settling = held.state in (State.SETTLING, State.OVER)
+            if answer.kind is not Kind.OK and not settling and held.receipt == held.extending:
+                self._lost(held)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqspipes.message import Message
+from sqspipes.names import MOST_PRIORITIES
+from sqspipes.options import checked_int
 from sqspipes.results import TaskCallback, ends_line
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
@@ -146,7 +148,10 @@ class Source:
 
     def _emit(self, origin: Origin, result: Any) -> None:
         plain = result.result if isinstance(result, TaskCallback) else result
-        priority = self._priority(plain) if callable(self._priority) else self._priority
+        priority = self._priority
+        if callable(priority):
+            said = f"priority of what {self._plan.task.name} returned"
+            priority = checked_int(said, priority(plain), 0, MOST_PRIORITIES - 1)
         parent = Message(uuid.uuid4().hex, None, priority=priority)
         calls.hand_on(self._plan, origin, parent, result, self._engine)
 

@@ -62,12 +62,14 @@ FAULTS: dict[str, Behaviour] = {
 }
 
 
-#: Seconds for an answer that is under way, beyond the wait of the receive that is repeated.
-GRACE = 0.5
+#: Seconds for an answer that is under way, beyond the wait of the receive that is repeated: where the first one was
+#: a long poll, which may have nothing to tell yet, and where it waits for nothing but a server that is busy.
+GRACE, BUSY_GRACE = 0.5, 30.0
 
 
 @dataclass
 class _Remembered:
+    waits: int
     lock: threading.Lock = field(default_factory=threading.Lock)
     reply: Reply | None = None
     receipts: frozenset[str] = frozenset()
@@ -96,9 +98,11 @@ class Replays:
         return forward(request)
 
     def _received(self, request: Request, forward: Forward) -> Reply:
+        wait = request.json.get("WaitTimeSeconds", 0)
         with self._lock:
-            known = self._attempts.setdefault(request.json["ReceiveRequestAttemptId"], _Remembered())
-        if not known.lock.acquire(timeout=request.json.get("WaitTimeSeconds", 0) + GRACE):
+            attempt = request.json["ReceiveRequestAttemptId"]
+            known = self._attempts.setdefault(attempt, _Remembered(waits=wait))
+        if not known.lock.acquire(timeout=wait + (GRACE if known.waits else BUSY_GRACE)):
             return json_reply({})
         try:
             return self._answered(known, request, forward)

@@ -81,9 +81,9 @@ class Queue:
             raise BrokerUnavailableError("down")
         return (step * len(payloads))[: len(payloads)]
 
-    def answer(self, payload: Any, answer: Answer) -> None:
+    def answer(self, pairs: list[tuple[Any, Answer]]) -> None:
         with self.changed:
-            self.answered.append((payload, answer))
+            self.answered += pairs
             self.changed.notify_all()
 
     def died(self, name: str, error: BaseException) -> None:

@@ -1,0 +1,182 @@
+"""ThreadExecutor: every call runs, as many at once as there are slots, in few threads when calls are short."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from sqspipes.message import Delivery, Message
+from sqspipes.runner.executor import DONE, Call, Emission, Outcome, ThreadExecutor
+from sqspipes.runner.held import Held, Origin
+from sqspipes.runner.settler import Abandoned
+
+#: Seconds after which a test that waits for a thread fails.
+PATIENCE = 10.0
+
+
+def call(name: str) -> Call:
+    delivery = Delivery("queue", name, "receipt", 1, "{}", name, 0.0)
+    return Call((Held(delivery, Message(name, None), 0, 60.0, 0.0),))
+
+
+class Bench:
+    """An engine that notes what ended, and an executor of ``slots`` whose calls do ``work`` with their names."""
+
+    def __init__(self, slots: int, work: Callable[[str], None]) -> None:
+        self.changed = threading.Condition()
+        self.ended: list[str] = []
+        self.given_up: list[str] = []
+        self.threads: set[int] = set()
+        self.following: dict[str, Call] = {}
+        self.deaths: list[BaseException] = []
+        self._work = work
+        self.executor = ThreadExecutor(
+            "test", slots, self._perform, self, lambda _, error: self.deaths.append(error)
+        )
+
+    def _perform(self, held: Held) -> Outcome:
+        with self.changed:
+            self.threads.add(threading.get_ident())
+        self._work(held.message.id)
+        return DONE
+
+    def emit(self, origin: Origin, emission: Emission) -> None:
+        raise NotImplementedError
+
+    def flush(self, origin: Origin) -> None:
+        raise NotImplementedError
+
+    def done(self, call: Call, outcomes: Sequence[Outcome]) -> Call | None:
+        name = call.messages[0].message.id
+        with self.changed:
+            self.ended.append(name)
+            self.changed.notify_all()
+        return self.following.get(name)
+
+    def abandoned(self, call: Call) -> None:
+        with self.changed:
+            self.given_up.append(call.messages[0].message.id)
+            self.changed.notify_all()
+
+    def wait_for(self, count: int) -> list[str]:
+        with self.changed:
+            assert self.changed.wait_for(lambda: len(self.ended) + len(self.given_up) >= count, PATIENCE), (
+                self.ended
+            )
+            return list(self.ended)
+
+
+def nothing(_: str) -> None:
+    """Return at once."""
+
+
+def test_calls_that_wait_are_all_under_way_at_once() -> None:
+    together = threading.Barrier(8)
+    bench = Bench(8, lambda _: bool(together.wait(PATIENCE)))  # type: ignore[arg-type, return-value]
+    bench.executor.start([call(str(number)) for number in range(8)])
+    bench.wait_for(8)
+    bench.executor.close()
+
+
+def test_sleeping_threads_take_up_calls_again() -> None:
+    together = threading.Barrier(4)
+    bench = Bench(4, lambda _: bool(together.wait(PATIENCE)))  # type: ignore[arg-type, return-value]
+    for round in range(1, 20):
+        bench.executor.start([call(f"{round}-{number}") for number in range(3)])
+        bench.executor.start([call(f"{round}-3")])
+        bench.wait_for(4 * round)
+    assert len(bench.threads) == 4
+    bench.executor.close()
+
+
+def test_call_that_follows_runs_in_the_same_thread() -> None:
+    bench = Bench(4, nothing)
+    names = [str(number) for number in range(50)]
+    for first, second in pairwise(names):
+        bench.following[first] = call(second)
+    bench.executor.start([call("0")])
+    assert bench.wait_for(50) == names
+    assert len(bench.threads) == 1
+    bench.executor.close()
+
+
+def test_call_that_waits_for_a_thread_goes_before_one_that_follows() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work(name: str) -> None:
+        if name == "first":
+            begun.set()
+            assert go.wait(PATIENCE)
+
+    bench = Bench(1, work)
+    bench.following["first"] = call("following")
+    bench.executor.start([call("first")])
+    assert begun.wait(PATIENCE)
+    bench.executor.start([call("waiting")])
+    go.set()
+    assert bench.wait_for(3) == ["first", "waiting", "following"]
+    bench.executor.close()
+
+
+def test_call_that_is_abandoned_is_told_and_its_thread_goes_on() -> None:
+    def work(name: str) -> None:
+        if name == "lost":
+            raise Abandoned
+
+    bench = Bench(1, work)
+    bench.executor.start([call("lost"), call("next")])
+    assert bench.wait_for(2) == ["next"]
+    assert bench.given_up == ["lost"]
+    bench.executor.close()
+
+
+def test_close_ends_idle_threads_and_what_was_started_still_runs() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def work(name: str) -> None:
+        begun.set()
+        assert go.wait(PATIENCE)
+
+    before = set(threading.enumerate())
+    bench = Bench(2, work)
+    bench.executor.start([call("a")])
+    assert begun.wait(PATIENCE)
+    bench.executor.start([call("b"), call("c")])
+    bench.executor.close()
+    go.set()
+    assert sorted(bench.wait_for(3)) == ["a", "b", "c"]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+    assert set(threading.enumerate()) <= before
+
+
+def test_call_that_comes_after_the_close_runs() -> None:
+    bench = Bench(1, nothing)
+    bench.executor.start([call("a")])
+    bench.wait_for(1)
+    bench.executor.close()
+    bench.executor.start([call("late")])
+    assert bench.wait_for(2) == ["a", "late"]
+
+
+def test_what_a_thread_cannot_survive_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("broken")
+    bench = Bench(1, nothing)
+
+    def broken(call: Call, outcomes: Sequence[Any]) -> Call | None:
+        with bench.changed:
+            bench.given_up.append("")
+            bench.changed.notify_all()
+        raise error
+
+    monkeypatch.setattr(bench, "done", broken)
+    before = set(threading.enumerate())
+    bench.executor.start([call("a")])
+    bench.wait_for(1)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+    assert bench.deaths == [error]
