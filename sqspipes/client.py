@@ -9,7 +9,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -21,6 +21,8 @@ from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingErr
 from sqspipes.letters import DeadLetter
 from sqspipes.message import Message, checked_name, encode_value
 from sqspipes.patience import DEFAULT_SECONDS, patiently
+from sqspipes.processes import child, travel
+from sqspipes.processes.fleet import MOST_PROCESSES, Fleet
 from sqspipes.putting import DirectEngine, each, not_put, send_many, send_one
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
@@ -120,7 +122,7 @@ class TaskClient:
         self._tasks: tuple[Task, ...] = ()
         self._lock = threading.RLock()
         self._declared: set[str] = set()
-        self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
+        self._runs: weakref.WeakSet[Run | Fleet] = weakref.WeakSet()
         self._pid = os.getpid()
         account: dict[str, Any] = {
             "aws_key": aws_key,
@@ -130,6 +132,7 @@ class TaskClient:
             "session": session,
             "transport": options.checked_choice("transport", transport, ("lean", "boto3")),
         }
+        self._account = account
         self._owns_broker = not isinstance(broker, Broker)
         self._broker = broker if isinstance(broker, Broker) else open_broker(_broker_url(broker), **account)
 
@@ -300,6 +303,7 @@ class TaskClient:
         max_priority: int | None = ...,
         *,
         drain: bool | float = ...,
+        processes: int | None = ...,
     ) -> Summary: ...
 
     @overload
@@ -327,6 +331,7 @@ class TaskClient:
         max_priority: int | None = None,
         *,
         drain: bool | float = False,
+        processes: int | None = None,
     ) -> Summary | Results:
         """Run tasks: one by name or place, a list of them, or all; blocks, and returns a ``Summary``.
 
@@ -337,12 +342,22 @@ class TaskClient:
 
         SIGTERM and SIGINT stop the run in good order; after SIGINT ``KeyboardInterrupt`` is raised. Raises
         ``SignatureError`` before anything starts, ``RunError`` when a part died.
+
+        ``processes``: run the tasks in so many processes of this machine, each with these ``workers``, started anew
+        when they die. Sources run in the first one; sources alone have one process. Each process imports the main
+        module, so what starts the run belongs under ``if __name__ == "__main__":``. The ``Summary`` has the counts of
+        all but those that died. An error of one stops all, and is a ``RunError`` with its text and traceback.
         """
-        run = self._run(task_name, args, priority, iterate, workers, min_priority, max_priority, drain)
-        if run.stream is not None:
-            results = Results(run, run.stream)
-            run.start()
-            return results
+        asked = (task_name, args, priority, iterate, workers, min_priority, max_priority, drain)
+        run: Run | Fleet
+        if processes is None:
+            run = self._run(*asked)
+            if run.stream is not None:
+                results = Results(run, run.stream)
+                run.start()
+                return results
+        else:
+            run = self._fleet(processes, asked)
         with watched(run) as signals:
             run.start()
             summary = run.wait()
@@ -382,6 +397,27 @@ class TaskClient:
         drain: bool | float,
     ) -> Run:
         """Check all that a run is asked for, make its queues, and return it, not yet started."""
+        asked = (task_name, args, priority, iterate, workers, min_priority, max_priority, drain)
+        return self._made(self._asked_for(*asked))
+
+    def _made(self, plan: RunPlan) -> Run:
+        with self._lock:
+            run = Run(self._broker, plan, self.domain)
+            self._runs.add(run)
+        return run
+
+    def _asked_for(
+        self,
+        task_name: TaskName | Sequence[TaskName] | None,
+        args: Sequence[Any] | None,
+        priority: int | Callable[[Any], int],
+        iterate: bool,
+        workers: int | None,
+        min_priority: int | None,
+        max_priority: int | None,
+        drain: bool | float,
+    ) -> RunPlan:
+        """Check all that a run is asked for, make its queues, and return it as a plan."""
         chosen = self._chosen(task_name, args, workers)
         if not callable(priority):
             _checked_priority(priority)
@@ -398,10 +434,54 @@ class TaskClient:
             stop_timeout=self._stop_timeout,
         )
         self._declare(self._tasks)
+        return plan
+
+    # Running in several processes
+
+    def _fleet(self, count: Any, asked: tuple[Any, ...]) -> Fleet:
+        """Check that a run can be one of several processes, and return it, not yet started."""
+        options.checked_int("processes", count, 1, MOST_PROCESSES)
+        if asked[3] is not False:
+            raise OptionError(f"iterate is {asked[3]!r}: allowed with processes is False, one process reads")
+        child.refuse_unguarded()
+        parcel = travel.packed((self, asked), self._travelling(asked))
+        plan = self._asked_for(*asked)
         with self._lock:
-            run = Run(self._broker, plan, self.domain)
-            self._runs.add(run)
-        return run
+            fleet = Fleet(self._broker, plan, self.domain, parcel, count if plan.fed() else 1)
+            self._runs.add(fleet)
+        return fleet
+
+    def _share(self, asked: tuple[Any, ...], first: bool) -> Run:
+        """Return the run of one of several processes: the first has the whole plan."""
+        plan = self._asked_for(*asked)
+        return self._made(plan if first else plan.beside())
+
+    def _travelling(self, asked: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+        """Yield what may be unable to go to another process, with its name."""
+        for task in self._tasks:
+            for field in fields(task):
+                yield f"task {task.name!r}: {field.name}", getattr(task, field.name)
+        yield from self._defaults.items()
+        yield "json_default", self._json_default
+        yield "session", self._account["session"]
+        yield "args", asked[1]
+        yield "priority", asked[2]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs; it opens the broker itself."""
+        if not self._owns_broker:
+            raise OptionError("broker is an object: give its URL, so that each process can open its own")
+        if self._broker.url == "memory://":
+            raise OptionError("broker is memory://, queues in one process: allowed are sqlite:// and sqs://")
+        own = ("_lock", "_runs", "_pid", "_broker")
+        state = {key: value for key, value in vars(self).items() if key not in own}
+        return {**state, "url": self._broker.url}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        url = state.pop("url")
+        vars(self).update(state)
+        self._lock, self._runs, self._pid = threading.RLock(), weakref.WeakSet(), os.getpid()
+        self._broker = open_broker(url, **self._account)
 
     def _chosen(
         self,
@@ -446,7 +526,7 @@ class TaskClient:
     def status(self) -> Status:
         """Return what waits, what is under way and what died, per task and level."""
         self._declare(self._tasks)
-        runs = [run for run in list(self._runs) if run.live]
+        runs = [run for run in list(self._runs) if isinstance(run, Run) and run.live]
         return watching.look(self._broker, self.domain, self._tasks, runs)
 
     def dead_letters(self, task: TaskName | None = None) -> Iterator[DeadLetter]:

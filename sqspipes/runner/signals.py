@@ -7,15 +7,24 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
-from sqspipes.runner.run import Run
+
+class Stoppable(Protocol):
+    """What signals stop: a run, in this process or in several."""
+
+    @property
+    def over(self) -> bool: ...
+
+    def signal(self) -> None: ...
+
+    def interrupt(self) -> None: ...
 
 
 class Signals:
     """What came in while a run was watched, and what was done about signals before."""
 
-    def __init__(self, run: Run, numbers: Sequence[signal.Signals]) -> None:
+    def __init__(self, run: Stoppable, numbers: Sequence[signal.Signals]) -> None:
         self._run = run
         self._received = 0
         self._restored = False
@@ -70,7 +79,7 @@ class Signals:
 
 
 @contextmanager
-def watched(run: Run) -> Iterator[Signals | None]:
+def watched(run: Stoppable) -> Iterator[Signals | None]:
     """Let SIGTERM and SIGINT stop a run inside the block; outside the main thread nothing is changed."""
     if threading.current_thread() is not threading.main_thread():
         yield None

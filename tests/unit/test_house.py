@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 BOUNDS = {
     "brokers/_sqs_pool.py _idle": "what the pool was told to keep at most",
     "brokers/_sqlite_store.py _pending": "one request for each thread that waits for its answer",
+    "processes/fleet.py _requests": "what users ask for, and signals",
     "runner/batcher.py _behind": "counted with _ready",
     "runner/batcher.py _ready": "wait_for_room: MOST_WAITING_ITEMS and MOST_WAITING_BYTES, or what is held",
     "runner/executor.py _calls": "a call is started when a slot is free",

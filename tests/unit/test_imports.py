@@ -15,7 +15,16 @@ MODULES = {
 }
 
 #: Each module imports its own layer and those below it; what is not named here is the facade, on top.
-LAYERS = ("runner", "brokers", "task results", "brokers.base", "message names", "options", "errors")
+LAYERS = (
+    "processes",
+    "runner",
+    "brokers",
+    "task results",
+    "brokers.base",
+    "message names",
+    "options",
+    "errors",
+)
 
 
 def layer(module: str) -> int:
@@ -23,7 +32,7 @@ def layer(module: str) -> int:
     name = module.removeprefix("sqspipes.")
     if name.startswith("brokers.") and name != "brokers.base":
         name = "brokers"
-    name = "runner" if name.startswith("runner.") else name
+    name = next((group for group in ("processes", "runner") if name.startswith(f"{group}.")), name)
     return next((place for place, names in enumerate(LAYERS) if name in names.split()), -1)
 
 

@@ -1,0 +1,130 @@
+"""Child: what one of several processes does, from its start to its report."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import pickle
+import signal
+import threading
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Any, Protocol
+
+from sqspipes.errors import RunError
+from sqspipes.runner import calls
+from sqspipes.runner.run import Run
+
+#: Ends a process that was asked for processes while it imported the main module: EX_CONFIG of sysexits.h.
+UNGUARDED = 78
+
+#: What the terminal or a service manager sends to every process of a group: blocked until it can be handled.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+#: Characters of a traceback that a report may have.
+MOST_TRACEBACK = 20_000
+
+
+class Client(Protocol):
+    """What a child needs of the TaskClient that was sent to it."""
+
+    def _share(self, asked: tuple[Any, ...], first: bool) -> Run: ...
+
+    def close(self) -> None: ...
+
+
+def refuse_unguarded() -> None:
+    """End a child whose main module starts processes as it is imported: nothing would ever be ready."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(UNGUARDED)
+
+
+def main(link: Connection, parcel: bytes, first: bool) -> None:
+    """Run one process's share and report its end; at the other end of the link is the parent."""
+    part = "start"
+    try:
+        client, asked = _unpacked(parcel)
+        with closing(client):
+            run = client._share(asked, first)
+            stops = _Stops(run, link)
+            run.start()
+            part = "task"
+            _send(link, {"ready": True})
+            stops.listen()
+            summary = run.wait()
+    except BaseException as error:
+        _send(link, {"error": _described(part, error)})
+    else:
+        _send(link, asdict(summary))
+
+
+def _unpacked(parcel: bytes) -> tuple[Client, tuple[Any, ...]]:
+    client, asked = pickle.loads(parcel)
+    return client, asked
+
+
+def _described(part: str, error: BaseException) -> Mapping[str, str]:
+    died = isinstance(error, RunError)
+    return {
+        "part": error.part if isinstance(error, RunError) else part,
+        "text": calls.said(error) if died else calls.describe(error),
+        "traceback": calls.formatted(error)[-MOST_TRACEBACK:],
+    }
+
+
+def _send(link: Connection, message: Mapping[str, Any]) -> None:
+    with suppress(OSError):  # the parent is gone
+        link.send_bytes(json.dumps(message).encode())
+
+
+class _Stops:
+    """What this process is told: the same stop, from the parent and from outside, counts once.
+
+    The parent hears what the terminal or a service manager sends to all processes, and passes it on.
+    """
+
+    def __init__(self, run: Run, link: Connection) -> None:
+        self._run = run
+        self._link = link
+        self._fresh = [True]  # taken by whoever is first: a list's pop is one step for all threads
+        signal.signal(signal.SIGTERM, self._terminated)
+        signal.signal(signal.SIGINT, self._interrupted)  # not SIG_IGN: what tasks start would inherit that
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def listen(self) -> None:
+        """Do what the parent says, in a thread of its own; when it is gone, stop."""
+        threading.Thread(target=self._listen, name="sqspipes parent", daemon=True).start()
+
+    def _listen(self) -> None:
+        with suppress(EOFError, OSError):
+            while True:
+                self._obey(json.loads(self._link.recv_bytes())["stop"])
+        self._once()
+
+    def _obey(self, level: str) -> None:
+        if level == "signal":
+            self._once()
+            return
+        self._fresh.clear()
+        if level == "hurry":
+            self._run.signal()
+        elif level == "interrupt":
+            self._run.interrupt()
+        else:
+            self._run.stop()
+
+    def _once(self) -> None:
+        """Stop in good order, unless that goes on already."""
+        with suppress(IndexError):
+            self._fresh.pop()
+            self._run.signal()
+
+    def _terminated(self, number: int, frame: FrameType | None) -> None:
+        self._once()
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """Leave it to the parent."""

@@ -1,0 +1,254 @@
+"""Fleet: starts and watches the processes of a run, starts the dead again, and stops all in good order."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import math
+import multiprocessing
+import os
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing import connection
+from typing import Any
+
+from sqspipes.brokers.base import Broker
+from sqspipes.errors import OptionError, RunError, SqspipesError
+from sqspipes.processes.member import Member
+from sqspipes.runner.calls import describe
+from sqspipes.runner.plan import RunPlan, Summary, described
+from sqspipes.runner.stream import SIGNAL_SECONDS
+
+logger = logging.getLogger(__name__)
+
+#: Processes of one run.
+MOST_PROCESSES = 64
+
+#: Seconds beyond ``stop_timeout`` after which a process that was told to stop is killed.
+GRACE_SECONDS = 10.0
+
+#: A process that ends so often in a row before it is ready will never be.
+MOST_STILLBORN = 3
+
+#: Seconds between looks at processes that say nothing: what they started may keep their pipes open.
+LOOK_SECONDS = 5.0
+
+_GUARD = (
+    "Every process imports the main module first: what starts the run belongs under "
+    "\"if __name__ == '__main__':\""
+)
+
+
+class Fleet:
+    """A run in several processes, in the background. It is asked, waited for and stopped as a ``Run`` is."""
+
+    def __init__(self, broker: Broker, plan: RunPlan, domain: str, parcel: bytes, count: int) -> None:
+        if multiprocessing.current_process().daemon:
+            raise OptionError("processes is given in a daemon of multiprocessing, which may start none")
+        self._plan = plan
+        self._domain = domain
+        self._url = broker.url
+        self._stop_seconds = plan.stop_timeout + GRACE_SECONDS
+        if not broker.limits.clean_interrupt:  # polls are let end
+            self._stop_seconds = max(plan.stop_timeout, broker.limits.longest_answer) + GRACE_SECONDS
+        self._members = [Member(number, domain, parcel) for number in range(1, count + 1)]
+        self._counts: Counter[str] = Counter()
+        self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._woken, self._waker = multiprocessing.Pipe(duplex=False)
+        self._stopping = False
+        self._reason = "stopped"
+        self._error: RunError | None = None
+        self._over = threading.Event()
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._supervise, name=f"sqspipes run {domain}", daemon=True)
+
+    # What users do with it
+
+    def start(self) -> Fleet:
+        """Start the first process; the others follow when it is ready."""
+        tasks = ", ".join(map(described, self._plan.plans))
+        count = len(self._members)
+        logger.info("%s runs on %s in %d processes: %s", self._domain, self._url, count, tasks)
+        atexit.register(self._leave)
+        self._thread.start()
+        return self
+
+    def wait(self) -> Summary:
+        """Wait for the end and return the summary. Raises ``RunError``."""
+        self.join()
+        if self._error is not None:
+            raise self._error
+        return self.summary
+
+    def join(self) -> None:
+        """Wait for the end, whatever it is."""
+        while not self._over.wait(SIGNAL_SECONDS):
+            pass
+        self._thread.join()
+
+    def stop(self) -> None:
+        """Ask all processes to stop in good order; returns at once, from any thread."""
+        self._ask("stop")
+
+    def signal(self) -> None:
+        """Ask all processes to stop as SIGTERM does. A second call waits for nothing."""
+        self._ask("signal")
+
+    def interrupt(self) -> None:
+        """Ask all processes to stop as SIGINT does."""
+        self._ask("interrupt")
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return self._over.is_set()
+
+    @property
+    def live(self) -> bool:
+        """Whether the run goes on, started by this process."""
+        return self._thread.ident is not None and not self._over.is_set() and self._pid == os.getpid()
+
+    @property
+    def summary(self) -> Summary:
+        """The counts of the processes that have reported, and the reason once the run is over."""
+        done, failed, dead = (self._counts[count] for count in ("done", "failed", "dead"))
+        return Summary(self._reason, done, failed, dead)
+
+    def _ask(self, level: str) -> None:
+        """Take a request: nothing here takes a lock, a signal may come at any moment."""
+        self._requests.put(level)
+        with suppress(OSError, ValueError):  # it is over, or wakes up already
+            self._waker.send_bytes(b".")
+
+    def _leave(self) -> None:
+        """Stop in good order at the end of the process."""
+        if self.live:
+            self.stop()
+            self.join()
+
+    # Supervising
+
+    def _supervise(self) -> None:
+        try:
+            self._watch()
+            counts = (self._counts[count] for count in ("done", "failed", "dead"))
+            logger.info(
+                "%s: %s, %d calls done, %d failed, %d dead letters", self._domain, self._reason, *counts
+            )
+        except BaseException as error:
+            self._fail(RunError(f"the processes' supervisor died: {error!r}", part="supervisor"), error)
+        finally:
+            for member in self._members:
+                member.kill()
+            self._waker.close()
+            self._woken.close()
+            self._over.set()
+            atexit.unregister(self._leave)
+
+    def _watch(self) -> None:
+        """Start, hear and bury processes until the last one has ended after a stop."""
+        while True:
+            now = time.monotonic()
+            for member in self._members:
+                if not self._stopping and not member.alive and member.due <= now:
+                    self._start(member)
+                if member.alive and member.deadline <= now:
+                    logger.warning("process %d did not end in time: it is killed", member.number)
+                    member.kill()
+            if self._stopping and not any(member.alive for member in self._members):
+                return
+            self._wait()
+            for member in self._members:
+                self._hear(member)
+
+    def _start(self, member: Member) -> None:
+        try:
+            member.start()
+        except OSError as error:  # no memory, too many processes or files
+            self._bury(member, describe(error))
+
+    def _wait(self) -> None:
+        """Wait until a process says something or ends, is to be started or killed, or a stop is asked for."""
+        waited = [self._woken, *(each for member in self._members for each in member.waited)]
+        due = min(member.look for member in self._members) - time.monotonic()
+        if self._woken in connection.wait(waited, max(0.0, min(LOOK_SECONDS, due))):
+            self._woken.recv_bytes()
+        with suppress(queue.Empty):
+            while True:
+                level = self._requests.get_nowait()
+                if level != "stop":
+                    self._reason = "signal"
+                self._tell(level)
+
+    def _tell(self, level: str) -> None:
+        """Pass a stop on to all processes; a signal after another stop is a hurry."""
+        seconds, unready_seconds = self._stop_seconds, GRACE_SECONDS
+        if self._stopping and level == "signal":
+            level, seconds, unready_seconds = "hurry", GRACE_SECONDS, 0.0
+        self._stopping = True
+        for member in self._members:
+            member.tell(level, time.monotonic() + (seconds if member.ready else unready_seconds))
+
+    def _hear(self, member: Member) -> None:
+        ending = member.ended()  # before it is heard: what it said last is there when it has ended
+        for message in member.heard():
+            if "ready" in message:
+                self._open()
+            else:
+                self._take(member, message)
+        if ending is not None:
+            self._bury(member, ending)
+
+    def _open(self) -> None:
+        """Let the processes begin that waited for the first one to be ready."""
+        for member in self._members[1:]:
+            if not self._stopping and not member.alive and member.due == math.inf:
+                member.due = 0.0
+
+    def _take(self, member: Member, report: Mapping[str, Any]) -> None:
+        """Take the report of a process that ends."""
+        member.deadline = min(member.deadline, time.monotonic() + self._stop_seconds)
+        if "error" in report:
+            self._fail_in(member, report["error"])
+            return
+        self._counts.update({count: report[count] for count in ("done", "failed", "dead")})
+        if self._stopping:
+            return
+        if report["reason"] == "drained":
+            self._reason = "drained"
+            self._tell("signal")
+        elif report["reason"] == "stopped":  # a task has stopped the client that was sent to its process
+            self._tell("stop")
+
+    def _bury(self, member: Member, ending: str) -> None:
+        """Take note of the end of a process, and have it started again unless all are to end."""
+        member.bury()
+        if self._stopping:
+            if member.report is None and member.ready:
+                logger.warning("process %d died (%s)", member.number, ending)
+        elif member.report is not None:
+            logger.info("process %d was stopped by a signal, restarting it", member.number)
+            member.restart(died=False)
+        elif member.stillborn >= MOST_STILLBORN or member.unguarded:
+            part = f"process {member.number}"
+            self._fail(RunError(f"{part} died ({ending}) before it was ready. {_GUARD}", part=part))
+            self._tell("stop")
+        else:
+            logger.warning("process %d died (%s), restarting it", member.number, ending)
+            member.restart(died=True)
+
+    def _fail_in(self, member: Member, error: Mapping[str, str]) -> None:
+        """Keep the error of a process, and stop the others."""
+        part = f"process {member.number}"
+        cause = SqspipesError(f"in {part}:\n{error['traceback']}") if error["traceback"] else None
+        self._fail(RunError(f"{part}: {error['text']}", part=f"{part}: {error['part']}"), cause)
+        self._tell("stop")
+
+    def _fail(self, error: RunError, cause: BaseException | None = None) -> None:
+        if self._error is None:
+            error.__cause__ = cause
+            self._error = error
