@@ -63,6 +63,8 @@ class TaskClient:
     :param non_retryable: exception types that make a dead letter at once.
     :param on_error: ``"retry"``, or ``"raise"``: the first error stops the run and is raised in the caller.
     :param strict: serve a lower level only when all higher ones are empty.
+    :param linger: seconds, 0 to 10, that a message may wait at a hop for others to fill a request: fewer requests, a
+        smaller bill. Default the broker's own: 0.05 on SQS, 0 on the embedded ones.
     :param stop_timeout: seconds that running calls get when a run stops.
     :param json_default: as in ``json.dumps(default=)``.
     """
@@ -90,6 +92,7 @@ class TaskClient:
         non_retryable: tuple[type[BaseException], ...] | type[BaseException] = (),
         on_error: str = "retry",
         strict: bool = False,
+        linger: float | None = None,
         stop_timeout: float = 25.0,
         json_default: Callable[[Any], Any] | None = None,
     ) -> None:
@@ -117,6 +120,7 @@ class TaskClient:
             "non_retryable": non_retryable,
             "on_error": on_error,
             "strict": strict,
+            "linger": linger,
         }
         self._defaults = {key: INHERITED[key](key, value) for key, value in given.items()}
         self._tasks: tuple[Task, ...] = ()
@@ -142,7 +146,7 @@ class TaskClient:
         """Set the tasks, in the order of the pipe; replaces what was registered, and returns the client.
 
         Each is a function, or a dict with the keys ``method``, ``name``, ``args``, ``workers``, ``priorities``,
-        ``interval``, ``lease``, ``retries``, ``backoff``, ``non_retryable``, ``on_error``, ``strict``.
+        ``interval``, ``lease``, ``retries``, ``backoff``, ``non_retryable``, ``on_error``, ``strict``, ``linger``.
         """
         with self._lock:
             if any(run.live for run in self._runs):
@@ -261,7 +265,7 @@ class TaskClient:
                 queue = target.queue(message.priority)
                 yield queue, message_entry(self._broker, queue, message, text, "value")
 
-        return send_many(self._broker, entries, seconds)
+        return send_many(self._broker, entries, seconds, target.linger)
 
     def submit(self, args: Sequence[Any] = (), priority: int = 0) -> None:
         """Call the source once, here and now, and hand its outputs on; ``args`` replaces the task's own."""

@@ -108,12 +108,18 @@ class _Progress:
                 self.error, self.index = error, index
 
 
-def send_many(broker: Broker, entries: Callable[[], Iterator[tuple[str, Entry]]], timeout: float) -> int:
+def send_many(
+    broker: Broker,
+    entries: Callable[[], Iterator[tuple[str, Entry]]],
+    timeout: float,
+    linger: float | None = None,
+) -> int:
     """Send (queue, entry) pairs in full requests, several in flight, in order within each group.
 
-    What comes before a pair that cannot be made is sent. Raises ``PutError``.
+    What comes before a pair that cannot be made is sent. ``linger`` None is the broker's own. Raises ``PutError``.
     """
     progress = _Progress()
+    seconds = broker.limits.linger if linger is None else linger
     outage = _Patience(broker.url, timeout)
     batchers: dict[str, Batcher] = {}
     index = -1
@@ -124,7 +130,7 @@ def send_many(broker: Broker, entries: Callable[[], Iterator[tuple[str, Entry]]]
             batcher = batchers[queue]
             if not batcher.wait_for_room() or progress.error is not None:
                 break
-            batcher.add(Item((index, entry), entry.group, entry.size, broker.limits.linger))
+            batcher.add(Item((index, entry), entry.group, entry.size, seconds))
     except Exception as error:
         progress.fail(error, index + 1)
     finally:

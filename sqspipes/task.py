@@ -22,6 +22,9 @@ SHORTEST_LEASE, LONGEST_LEASE = 5.0, 240.0
 #: The default backoff, in seconds: doubling from the first to the longest, half to full jitter.
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 300.0
 
+#: Seconds for which a message may wait at one hop for a request to fill.
+LONGEST_LINGER = 10.0
+
 #: Keys that a task takes from the client where it has none of its own, with their checks.
 INHERITED: Mapping[str, Callable[[str, Any], Any]] = {
     "lease": lambda option, value: options.checked_seconds(option, value, SHORTEST_LEASE, LONGEST_LEASE),
@@ -30,6 +33,9 @@ INHERITED: Mapping[str, Callable[[str, Any], Any]] = {
     "non_retryable": options.checked_exceptions,
     "on_error": lambda option, value: options.checked_choice(option, value, ("retry", "raise")),
     "strict": options.checked_bool,
+    "linger": lambda option, value: (
+        None if value is None else options.checked_seconds(option, value, 0.0, LONGEST_LINGER)
+    ),
 }
 KEYS = ("method", "name", "args", "workers", "priorities", "interval", *INHERITED)
 
@@ -42,7 +48,8 @@ class Task:
     """One task: its function, its settings, and the names of its queues.
 
     ``method`` is a callable, the text ``"package.module:function"``, or None for a task that is only fed and
-    watched here. ``retries`` is None for ever. ``interval`` is None for a task without one.
+    watched here. ``retries`` is None for ever. ``interval`` is None for a task without one, ``linger``
+    for the broker's own.
     """
 
     domain: str
@@ -59,6 +66,7 @@ class Task:
     non_retryable: tuple[type[BaseException], ...] = ()
     on_error: str = "retry"
     strict: bool = False
+    linger: float | None = None
 
     def queue(self, level: int) -> str:
         """Return the name of the queue of one level."""

@@ -92,8 +92,9 @@ class Limits:
 
     ``entries`` and ``request_bytes`` bound a request, ``message_bytes`` a body. ``longest_wait`` and
     ``longest_lease`` are seconds. ``exact``: depths are counted, not estimated. ``clean_interrupt``: an
-    interrupted receive took nothing. ``linger``: seconds that a request is worth waiting for to be full.
-    ``requests_in_flight``: how many requests of one kind to one queue gain something by overlapping.
+    interrupted receive took nothing. ``linger``: seconds that a request is worth waiting for to be full, where
+    nobody says otherwise. ``requests_in_flight``: how many requests of one kind to one queue gain something by
+    overlapping.
     ``longest_answer``: seconds within which every request has answered or failed, a poll's wait and all timeouts
     included. One that takes longer is an outage, and one that takes twice as long ends the run.
     """

@@ -35,6 +35,10 @@ logger = logging.getLogger(__name__)
 #: it outlasts a slow roll-out without reaching the broker's own limit of receives.
 NEWER_FORMAT_SECONDS = 30.0
 
+#: Lingers for which the acknowledgement of a message put without a group may wait for others: nobody waits for it.
+#: One of a group waits a single linger, as the rest of the group is handed out after it.
+LINGERS_OF_ACK = 4
+
 
 class Dispatcher:
     """Everything about one task in one run. It is the engine that its executor talks to."""
@@ -46,6 +50,9 @@ class Dispatcher:
         self.room = threading.Condition(self.lock)  #: there is room to receive into
         self.lanes = Lanes(plan.task.priorities)
         self.pace = Pace(plan.task.workers)
+        limits = shared.broker.limits
+        self.linger = limits.linger if plan.task.linger is None else plan.task.linger
+        self._settling_free = limits.entries * limits.requests_in_flight
         self.settling = 0
         self.unblocked = 0  #: messages put with a group that were acknowledged
         self.thirsty = 0  #: receivers that wait for room
@@ -87,7 +94,8 @@ class Dispatcher:
             elif (message := self._read(delivery)) is None:
                 blocked.add(delivery.group)
             else:
-                new.append(Held(delivery, message, level, lease, received))
+                linger = self.linger if message.group is not None else LINGERS_OF_ACK * self.linger
+                new.append(Held(delivery, message, level, lease, received, linger))
         if not self._shared.heard.is_set():
             self._shared.heard.set()
         if len(new) > 1 and any(held.suspect for held in new):
@@ -209,7 +217,7 @@ class Dispatcher:
             self._shared.broker, queue, message, emission.text, f"result of {self.task.name}"
         )
         arrived = None if stream is None else lambda: stream.offer(origin, emission.value)
-        self._shared.settler.send(origin, queue, entry, arrived)
+        self._shared.settler.send(origin, queue, entry, arrived, self.linger)
 
     def flush(self, origin: Origin) -> None:
         """Wait until all that was emitted so far is safe."""
@@ -362,8 +370,8 @@ class Dispatcher:
 
     @property
     def used(self) -> int:
-        """The room in use: lanes that are ready or running, and messages that are settling."""
-        return self.lanes.active + self.settling
+        """The room in use: lanes that are ready or running, and messages that settle beyond some requests' worth."""
+        return self.lanes.active + max(0, self.settling - self._settling_free)
 
     def _announce_room(self) -> None:
         """Wake the receivers if one of them may have something to do; the lock is held."""

@@ -44,16 +44,23 @@ class Held(Origin):
     ``key`` is queue and broker's message id: the same over all its deliveries. ``suspect``: it was received so often
     that it may kill its process. ``asked`` and ``extending`` are the receipts of its acknowledgement and of its
     extend under way: a redelivery may bring a newer one meanwhile. ``expires`` and ``extend_at`` are on the run's
-    lease clock. ``done`` is set when its call is over for good, ``buried`` when that made a dead letter.
+    lease clock. ``linger`` is how many seconds its acknowledgement may wait for others. ``done`` is set when its call
+    is over for good, ``buried`` when that made a dead letter.
     """
 
     __slots__ = (
         "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "key", "lane",
-        "lease", "level", "lost", "message", "received", "receipt", "state", "suspect",
+        "lease", "level", "linger", "lost", "message", "received", "receipt", "state", "suspect",
     )  # fmt: skip
 
     def __init__(
-        self, delivery: Delivery, message: Message, level: int, lease: float, received: float
+        self,
+        delivery: Delivery,
+        message: Message,
+        level: int,
+        lease: float,
+        received: float,
+        linger: float = 0.0,
     ) -> None:
         super().__init__()
         self.delivery = delivery
@@ -63,6 +70,7 @@ class Held(Origin):
         self.level = level
         self.lease = lease
         self.received = received
+        self.linger = linger
         self.receipt = self.asked = self.extending = delivery.receipt
         self.expires = received + lease
         self.extend_at = received + lease / 2

@@ -14,6 +14,7 @@ from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.held import MOST_INNOCENT_RECEIVES
 from sqspipes.runner.leases import Clock
 from sqspipes.runner.outage import Outage, pause_after_return
+from sqspipes.runner.pace import Arrivals
 
 #: Messages that may wait behind their lane-mates, and messages in backoff, per task.
 MOST_BEHIND, MOST_PARKED = 1_000, 1_000
@@ -45,6 +46,7 @@ class Level:
         self.grouped = False  #: the last answer had many messages, some of them put with a group
         self.skipped = 0  #: receives that went to higher levels since the last one here
         self.last_poll: float | None = None
+        self.arrivals = Arrivals(time.monotonic())
 
 
 class Intake:
@@ -155,7 +157,7 @@ class Intake:
         self._learn(level, count, len(deliveries), reserved, suspicious)
         short = len(deliveries) < count
         if short and (deliveries or level.grouped):
-            self._linger(unblocked if grouped or level.grouped else None)
+            self._linger(level, unblocked if grouped or level.grouped else None)
         level.grouped = grouped and len(deliveries) >= MANY_GROUPED
 
     def _rest(self, seconds: float) -> bool:
@@ -169,15 +171,17 @@ class Intake:
         resumed, self._resumed = self._resumed, threading.Event()
         resumed.set()
 
-    def _linger(self, unblocked: int | None) -> None:
-        """Wait until the next receive is worth its cost: for a while, or until there is more to be had.
+    def _linger(self, level: Level, unblocked: int | None) -> None:
+        """Wait until the next receive is worth its cost: until it may be full, or there is more to be had.
 
         A group that is held here gives nothing more until some of it is acknowledged; ``unblocked`` is how often
         that had happened when the last receive began, None where no group is held.
         """
-        linger = self._broker.limits.linger
+        linger = self._dispatcher.linger
         if unblocked is None:
-            self._stopped.wait(linger)
+            with self._dispatcher.lock:
+                pause = level.arrivals.pause(linger, self._broker.limits.entries, time.monotonic())
+            self._stopped.wait(pause)
             return
         deadline, room = time.monotonic() + linger, self._dispatcher.room
         with room:
@@ -194,6 +198,7 @@ class Intake:
             level.asked -= reserved
             level.busy = got == asked and got > 0
             level.answered = True
+            level.arrivals.note(got, time.monotonic())
             if got:
                 level.singly = SINGLY_AFTER_SUSPECT if suspicious else max(0, level.singly - 1)
             full = got == self._broker.limits.entries

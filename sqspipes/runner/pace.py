@@ -1,4 +1,4 @@
-"""Pace: how much work one task should hold, from how long its calls take and whether they succeed."""
+"""Pace: how much work one task should hold, and when it is worth asking for more."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ FIRST_LOOK_AHEAD, MOST_LOOK_AHEAD = 10, 250
 
 #: Failed calls in a row, or twice the workers if that is more, that make a task take in one message at a time.
 FAILURES_THAT_SLOW = 20
+
+#: Seconds of arrivals that are remembered, and of the shortest time that a rate is taken from.
+ARRIVAL_SECONDS, SHORTEST_SECONDS = 1.0, 0.25
+
+#: Messages to be expected during a linger that make it worth while.
+WORTH_WAITING = 2.0
 
 #: The weight of the newest call in the moving average of seconds per call.
 WEIGHT = 0.1
@@ -40,3 +46,24 @@ class Pace:
             return self._workers + FIRST_LOOK_AHEAD
         a_second = self._workers / max(self._seconds, 1e-4)
         return self._workers + min(MOST_LOOK_AHEAD, int(a_second))
+
+
+class Arrivals:
+    """How many messages a queue brings a second, by the last seconds; its owner holds the lock."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._count = 0.0
+
+    def note(self, count: int, now: float) -> None:
+        """Learn from an answer."""
+        span = now - self._since
+        if span > 2 * ARRIVAL_SECONDS:
+            self._since = now - ARRIVAL_SECONDS
+            self._count *= ARRIVAL_SECONDS / span
+        self._count += count
+
+    def pause(self, linger: float, entries: int, now: float) -> float:
+        """Return the seconds to wait for a fuller answer, ``linger`` at most: none where hardly any would come."""
+        rate = self._count / max(now - self._since, SHORTEST_SECONDS)
+        return min(linger, entries / rate) if rate * linger >= WORTH_WAITING else 0.0

@@ -73,14 +73,19 @@ class Settler:
     # What executors and the dispatcher ask for
 
     def send(
-        self, origin: Origin, queue: str, entry: Entry, arrived: Callable[[], None] | None = None
+        self,
+        origin: Origin,
+        queue: str,
+        entry: Entry,
+        arrived: Callable[[], None] | None = None,
+        linger: float = 0.0,
     ) -> None:
-        """Pass an output on; blocks while its queue is behind."""
+        """Pass an output on, within ``linger`` seconds; blocks while its queue is behind."""
         batcher = self._batcher("send", queue)
         if not batcher.wait_for_room():
             raise Abandoned
         self.expect(origin)
-        batcher.add(Item(Parcel(origin, entry, arrived), entry.group, entry.size, self._broker.limits.linger))
+        batcher.add(Item(Parcel(origin, entry, arrived), entry.group, entry.size, linger))
 
     def expect(self, origin: Origin) -> None:
         """Count one more output that is not safe yet."""
@@ -223,8 +228,7 @@ class Settler:
             if held.refused is not None:
                 self._refused(held)
             else:
-                item = Item(held, linger=self._broker.limits.linger)
-                items.setdefault(held.delivery.queue, []).append(item)
+                items.setdefault(held.delivery.queue, []).append(Item(held, linger=held.linger))
         for queue, together in items.items():
             self._batcher("ack", queue).add_all(together)
 

@@ -54,6 +54,7 @@ def task(value: Any) -> None:
         ("non_retryable", ("ValueError",), "exception types"),
         ("on_error", "ignore", "'retry' or 'raise'"),
         ("strict", 1, "True or False"),
+        ("linger", 10.5, "0 to 10"),
         ("stop_timeout", -1, "0"),
         ("ignore_none", "no", "True or False"),
         ("create", None, "True or False"),

@@ -27,6 +27,7 @@ from tests.builders import held_of, shown
 
 DEFAULTS: dict[str, Any] = {
     "lease": 60.0, "retries": 8, "backoff": 0.0, "non_retryable": (), "on_error": "retry", "strict": False,
+    "linger": None,
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from sqspipes.runner.pace import (
     FAILURES_THAT_SLOW,
     FIRST_LOOK_AHEAD,
     MOST_LOOK_AHEAD,
+    Arrivals,
     Pace,
 )
 
@@ -67,3 +68,37 @@ def test_one_success_ends_the_probing() -> None:
     assert not pace.probing
     pace.called(1.0, ok=False)
     assert not pace.probing
+
+
+def arrivals(rate: float, seconds: float, pause: float = 0.01) -> tuple[Arrivals, float]:
+    """Return what has seen so many messages a second, for so many seconds, and the time."""
+    seen, now = Arrivals(100.0), 100.0
+    while now < 100.0 + seconds:
+        now += pause
+        seen.note(round(rate * (now - 100.0)) - round(rate * (now - pause - 100.0)), now)
+    return seen, now
+
+
+def test_queue_that_brings_little_is_not_waited_for() -> None:
+    seen, now = arrivals(10, 5)
+    assert seen.pause(0.05, 10, now) == 0.0
+
+
+def test_queue_that_brings_much_is_waited_for_until_a_request_may_be_full() -> None:
+    seen, now = arrivals(1_000, 5)
+    assert seen.pause(0.05, 10, now) == pytest.approx(0.01, rel=0.1)
+
+
+def test_queue_in_between_is_waited_for_as_long_as_it_may_be() -> None:
+    seen, now = arrivals(100, 5)
+    assert seen.pause(0.05, 10, now) == 0.05
+
+
+def test_queue_that_brings_nothing_more_is_not_waited_for() -> None:
+    seen, now = arrivals(1_000, 5)
+    seen.note(0, now + 100)
+    assert seen.pause(0.05, 10, now + 100) == 0.0
+
+
+def test_new_queue_is_not_waited_for() -> None:
+    assert Arrivals(0.0).pause(10.0, 10, 0.0) == 0.0

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "non_retryable": (),
     "on_error": "retry",
     "strict": False,
+    "linger": None,
 }
 
 
@@ -129,6 +130,7 @@ def test_task_takes_from_the_client_what_it_does_not_say_itself(options: dict[st
         ({"method": work, "non_retryable": ["ValueError"]}, "non_retryable is "),
         ({"method": work, "on_error": "retyr"}, "did you mean 'retry'?"),
         ({"method": work, "strict": 1}, "strict is 1"),
+        ({"method": work, "linger": -0.1}, "linger is -0.1: allowed is seconds, 0 to 10"),
         ({"method": feed, "interval": -1}, "interval is -1"),
         ({"method": feed, "interval": "1"}, "interval is '1'"),
     ],
