@@ -101,7 +101,7 @@ def learnt_or_none(client: Any, credentials: Any) -> Wire | None:
 def learnt(client: Any, credentials: Any) -> Wire:
     """Return the wire of a boto3 client; raises ``UnusualError`` when there is more to it than is done here."""
     config = client.meta.config
-    if config.proxies or get_environ_proxies(client.meta.endpoint_url):
+    if config.proxies or get_environ_proxies(client.meta.endpoint_url).keys() - {"no"}:
         raise UnusualError("there is a proxy")
     if config.client_cert:
         raise UnusualError("there is a client certificate")

@@ -24,7 +24,7 @@ def test_message_that_kills_its_process_is_the_only_dead_letter(
     chaos: Chaos, make_pipe: MakePipe, tmp_path: Path, broker_name: str
 ) -> None:
     most = 25 if chaos.full else 10
-    lasting = 5.0 if chaos.full else 0.5
+    lasting = 5.0 if chaos.full else 2.0
     warm = chaos.random.random() < 0.5  # the killer comes when both processes are at work
     pipe = make_pipe(broker_name, options={"lease": 1.0}, killer=KILLER, lasting=lasting)
     limit_receives(pipe, tmp_path, most)

@@ -12,6 +12,7 @@ from sqspipes.brokers.base import OK, Answer, Entry, Kind
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.message import Delivery
+from sqspipes.runner import outage
 from tests.integration.support import PATIENCE, Seen, piped
 
 
@@ -89,3 +90,39 @@ def test_stop_asks_for_what_a_lost_receive_held_and_gives_it_back(domain: str) -
             broker.loses = False
         depth = broker.depth(client.queue_names[0])
         assert (depth.in_flight, depth.waiting + len(seen.values)) == (0, 1)
+
+
+class Failing(SqliteBroker):
+    """A broker in memory that does not answer the first two receives of one queue."""
+
+    def __init__(self) -> None:
+        super().__init__("memory://")
+        self.failing, self.left, self.failed = "", 2, threading.Event()
+
+    def receive(self, queue: str, *, count: int, wait: float, lease: float, attempt: str) -> list[Delivery]:
+        if queue == self.failing and self.left:
+            self.left -= 1
+            if not self.left:
+                self.failed.set()
+            raise BrokerUnavailableError("down")
+        return super().receive(queue, count=count, wait=wait, lease=lease, attempt=attempt)
+
+
+def test_receive_is_repeated_as_soon_as_the_broker_is_back(
+    domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outage, "pause", lambda tries: 0.0 if tries == 1 else 1e6)
+    monkeypatch.setattr(outage, "AWAY_SECONDS", -1.0)
+    seen, broker = Seen(), Failing()
+
+    def first(value: str) -> str:
+        return value
+
+    with piped(domain, {"broker": broker}, first, seen.take) as client:
+        client.create_queues()
+        broker.failing = client.queue_names[0]
+        client.put("waits")
+        with client.start():
+            assert broker.failed.wait(PATIENCE)
+            client.put("ends the outage", task="take")
+            assert sorted(seen.wait(2)) == ["ends the outage", "waits"]

@@ -336,6 +336,23 @@ def test_requests_that_fail_together_rest_as_long_as_the_oldest_of_them() -> Non
     assert batcher._seconds_to_wait(time.monotonic()) > FOR_EVER / 2
 
 
+def test_pause_ends_when_the_broker_answers_after_it_was_away() -> None:
+    queue, way = Queue(plan=deque([None])), Outage("queue")
+    batcher = Batcher("send queue", queue.request, queue.answer, queue.died, way, LIMITS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outage, "FIRST_PAUSE", 1000 * FOR_EVER)
+        patch.setattr(outage, "LONGEST_PAUSE", 1000 * FOR_EVER)
+        patch.setattr(outage, "AWAY_SECONDS", -1.0)
+        way.failed("receive other", BrokerUnavailableError("down"), 2)
+        batcher.add(Item("one"))
+        queue.wait_for_requests(1)
+        while batcher._paused_until == 0.0:
+            threading.Event().wait(0.001)
+        way.succeeded("receive other")
+        assert queue.wait_for_answers(1) == ["one"]
+    assert batcher.close(soon())
+
+
 def test_close_does_not_wait_for_the_end_of_a_pause() -> None:
     queue = Queue(plan=deque([None]))
     batcher = queue.batcher()

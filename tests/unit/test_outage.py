@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.outage import AWAY_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, Outage, pause
+from sqspipes.runner.outage import (
+    AWAY_SECONDS,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    RETURN_SECONDS,
+    Outage,
+    pause,
+    pause_after_return,
+)
 
 DOWN = BrokerUnavailableError("connection refused")
 
@@ -93,6 +101,12 @@ def test_pause_has_full_jitter(tries: int) -> None:
     assert quarters == pytest.approx([0.25 * most, 0.5 * most, 0.75 * most], abs=0.05 * most)
 
 
+def test_those_who_waited_for_the_broker_do_not_ask_all_at_once() -> None:
+    pauses = [pause_after_return() for _ in range(4000)]
+    assert 0.0 <= min(pauses) < 0.02 * RETURN_SECONDS
+    assert 0.98 * RETURN_SECONDS < max(pauses) <= RETURN_SECONDS
+
+
 # Requests without an answer
 
 
@@ -171,8 +185,12 @@ def test_process_that_was_stopped_itself_does_not_lose_what_is_being_answered(
         assert watched.look() == ([], 1.0)
 
 
-def test_requests_of_many_threads_are_one_outage(log: pytest.LogCaptureFixture) -> None:
+def test_requests_of_many_threads_are_one_outage(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outage, together = Outage("sqs://"), threading.Barrier(8)
+    # A thread that has just decided to write a line lets the others go on.
+    monkeypatch.setattr(outage, "_clock", lambda: threading.Event().wait(0.01) or 0.0)
 
     def fail(party: str) -> None:
         together.wait()

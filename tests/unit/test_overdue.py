@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
+from sqspipes import TaskClient
+from sqspipes.runner import overdue as overdues
 from sqspipes.runner.overdue import LONG_LEASES, Overdue
 from tests.builders import held_of
+from tests.integration.support import passed, until
 
 LEASE = 10.0
 LONG = LONG_LEASES * LEASE
@@ -49,8 +53,28 @@ def test_next_call_of_the_same_message_begins_anew(log: pytest.LogCaptureFixture
     assert len(log.messages) == 1
 
 
+def test_next_call_begins_anew_beside_one_that_has_not_returned(log: pytest.LogCaptureFixture) -> None:
+    overdue, old, message = Overdue("fetch", LEASE), held_of(id="old"), held_of(id="a")
+    overdue.look({old: 0.0, message: 0.0}, LONG)
+    overdue.look({old: 0.0, message: 1.5 * LONG}, 2 * LONG)
+    assert [text.split(" ")[1] for text in log.messages] == ["old", "a", "old"]
+
+
 def test_line_is_due_again_for_a_call_that_outlasts_an_older_one(log: pytest.LogCaptureFixture) -> None:
     overdue, old, young = Overdue("fetch", LEASE), held_of(id="old"), held_of(id="young")
     overdue.look({old: 0.0, young: 5.0}, LONG + 5)
     overdue.look({young: 5.0}, LONG + 6)
     assert [message.split(" ")[1] for message in log.messages] == ["old", "young"]
+
+
+def test_run_tells_of_its_calls_that_run_long(
+    log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overdues, "LONG_LEASES", 0.02)
+    gate = threading.Event()
+    client = TaskClient("overdue", broker="memory://", lease=5.0)
+    client.register_tasks([{"name": "fetch", "method": lambda value: passed(gate)}])
+    client.put(1)
+    with client, client.start():
+        until(lambda: any("and has not returned" in text for text in log.messages))
+        gate.set()

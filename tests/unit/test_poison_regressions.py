@@ -43,5 +43,6 @@ class UntraceableError(Exception):
 
 def test_error_whose_traceback_cannot_be_formatted_is_kept_from_the_log() -> None:
     assert calls.loggable(UntraceableError()) is None
+    assert calls.loggable(ValueError("\ud800")) is None
     error = ValueError("plain")
     assert calls.loggable(error) is error

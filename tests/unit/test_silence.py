@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from sqspipes import RunError, TaskClient
-from sqspipes.brokers.base import Answer, Broker, Entry
+from sqspipes.brokers.base import Answer, Broker, Depth, Entry
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.message import Delivery
 from tests.conftest import MakeBroker
@@ -57,6 +57,10 @@ class Hanging(SqliteBroker):
         self._pass("ack", queue)
         return super().ack(queue, receipts)
 
+    def depth(self, queue: str) -> Depth:
+        self._pass("depth", queue)
+        return super().depth(queue)
+
 
 @pytest.fixture
 def broker() -> Iterator[Hanging]:
@@ -96,6 +100,19 @@ def test_receive_that_answers_late_is_an_outage_and_loses_nothing(
     begins, ends = log.messages
     assert begins.startswith("memory:// does not answer")
     assert ends.startswith("memory:// answers again")
+
+
+def test_look_of_a_drain_that_answers_late_is_an_outage(
+    broker: Hanging, log: pytest.LogCaptureFixture
+) -> None:
+    client = piped(broker, Seen())
+    gate = broker.hang("depth", TAKE)
+    with client.start(drain=True) as run:
+        assert broker.hung.acquire(timeout=PATIENCE)
+        until(lambda: "no answer" in (run.outage or ""))
+        gate.set()
+        assert run.wait(PATIENCE).reason == "drained"
+    assert ["does not answer" in line for line in log.messages] == [True, False]
 
 
 @pytest.mark.parametrize(("action", "queue"), [("receive", TAKE), ("send", AFTER), ("ack", TAKE)])

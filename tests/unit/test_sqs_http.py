@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from sqspipes.brokers import _sqs_http
 from sqspipes.brokers._sqs_http import BrokenAnswerError, Connection, connected
 from sqspipes.brokers._sqs_pool import MOST_IDLE, Pool
 
@@ -114,7 +115,8 @@ def test_body_without_a_length_ends_with_the_connection(ends: Ends) -> None:
         *(b"SSH-2.0-OpenSSH_9.0\r\n\r\n", b"HTTP/2 200\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"x" * 200_000),
         *(b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n"),
         *(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", CHUNKED + b"x\r\n", CHUNKED + b"-1\r\n"),
-        *(CHUNKED + b"2\r\nhello\r\n0\r\n\r\n", CHUNKED.replace(b"Chunked", b"gzip, chunked") + b"0\r\n\r\n"),
+        *(CHUNKED + b"2\r\nhello\r\n0\r\n\r\n", CHUNKED + b"5\r\nhello!!0\r\n\r\n"),
+        CHUNKED.replace(b"Chunked", b"gzip, chunked") + b"0\r\n\r\n",
     ],
 )
 def test_answer_that_is_not_http_breaks_the_connection(ends: Ends, answer: bytes) -> None:
@@ -153,6 +155,26 @@ def test_request_may_be_refused_before_it_is_read(ends: Ends) -> None:
 def test_silence_is_a_timeout(ends: Ends, answer: bytes) -> None:
     with pytest.raises(TimeoutError):
         told(ends, answer).exchange(b"?", 0.1)
+
+
+def test_answer_that_trickles_for_too_long_is_a_timeout(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sqs_http, "_LONGEST_ANSWER", 0.0)
+
+    def trickle() -> None:
+        with contextlib.suppress(OSError):
+            for byte in WHOLE:
+                ends[1].sendall(bytes([byte]))
+                threading.Event().wait(0.05)
+
+    threading.Thread(target=trickle, daemon=True).start()
+    with pytest.raises(TimeoutError):
+        ends[0].exchange(b"?", 0.5)
+
+
+def test_each_request_has_a_timeout_of_its_own(ends: Ends) -> None:
+    told(ends, WHOLE).exchange(b"?", 0.2)
+    threading.Timer(0.6, ends[1].sendall, [WHOLE]).start()
+    assert ends[0].exchange(b"?", 10).body == b"hello"
 
 
 def test_idle_connection_that_was_closed_is_noticed(ends: Ends) -> None:

@@ -269,6 +269,37 @@ def test_request_is_not_repeated_when_its_answer_had_begun(serve: Serve, connect
     assert len(server.requests) == 2
 
 
+def late(step: Step) -> Step:
+    """A step that is taken after a while."""
+
+    def after_a_while(connection: Any) -> None:
+        threading.Event().wait(0.6)
+        step(connection)
+
+    return after_a_while
+
+
+def test_request_that_was_under_way_for_long_is_not_repeated(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqspipes.brokers._sqs_lean._STALE", 0.2)
+    server = serve([reply(), late(cut)], [reply()])
+    calls = connect(server)
+    calls.call("SendMessageBatch", PARAMS)
+    with pytest.raises(BrokerUnavailableError):
+        calls.call("SendMessageBatch", PARAMS)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_poll_may_be_silent_for_longer_than_other_requests(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, transport: str
+) -> None:
+    monkeypatch.setattr("sqspipes.brokers._sqs_calls.READ_TIMEOUT", 0.2)
+    server = serve([late(reply(b'{"Messages": []}'))])
+    assert connect(server, transport).poll(PARAMS, queue="q")["Messages"] == []
+
+
 def test_cut_poll_on_a_used_connection_is_not_repeated(serve: Serve, connect: Connect) -> None:
     arrived, over = threading.Event(), threading.Event()
 
@@ -379,6 +410,15 @@ def test_unusual_session_is_left_to_boto3(serve: Serve, connect: Connect, sessio
     assert by_boto3(server.requests[0]) == (not ours)
 
 
+def test_signature_that_is_not_botocores_is_left_to_boto3(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqspipes.brokers._sqs_wire.Signer.signed", lambda *_: "Authorization: other\r\n")
+    server = serve([reply()])
+    connect(server).call("ReceiveMessage", PARAMS)
+    assert by_boto3(server.requests[0])
+
+
 def test_proxy_is_left_to_boto3(serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     server, proxy = serve([reply()]), serve([reply()], [reply()])
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -386,11 +426,22 @@ def test_proxy_is_left_to_boto3(serve: Serve, connect: Connect, monkeypatch: pyt
     connect(server).call("ReceiveMessage", PARAMS)
     assert not by_boto3(server.requests[0])
     connect("http://sqs.invalid").call("ReceiveMessage", PARAMS)
+    monkeypatch.delenv("HTTP_PROXY")
+    monkeypatch.delenv("NO_PROXY")
     proxies = {"http": f"http://127.0.0.1:{proxy.port}"}
     connect("http://sqs.invalid", session=session_with(proxies=proxies)).call("ReceiveMessage", PARAMS)
     for request in proxy.requests:
         assert request.startswith(b"POST http://sqs.invalid/ ")
         assert by_boto3(request)
+
+
+def test_list_of_what_needs_no_proxy_is_no_proxy(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve([reply()])
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    connect(server).call("ReceiveMessage", PARAMS)
+    assert not by_boto3(server.requests[0])
 
 
 @pytest.mark.parametrize("wrong", ["", "Lean", None, 3])

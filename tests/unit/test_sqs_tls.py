@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -89,6 +90,15 @@ def test_bundle_that_is_not_there_is_an_error(begin: Begin) -> None:
     with pytest.raises(BrokerError):
         calls.call("ReceiveMessage", {})
     assert not server.requests
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_session_that_verifies_nothing_is_left_to_boto3(begin: Begin) -> None:
+    session: Any = boto3.Session(aws_access_key_id="x", aws_secret_access_key="x")
+    session.client = functools.partial(session.client, verify=False)
+    calls, server = begin([reply()], session=session)
+    calls.call("ReceiveMessage", {})
+    assert len(server.requests) == 1
 
 
 def test_interrupt_ends_a_poll_over_tls(begin: Begin) -> None:
