@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from botocore import xform_name
@@ -20,9 +21,10 @@ from sqspipes.brokers._sqs_account import (
     Access,
     Account,
 )
-from sqspipes.brokers._sqs_errors import tells_the_signature, translated
+from sqspipes.brokers._sqs_errors import tells_the_signature, throttles, translated
 from sqspipes.brokers._sqs_lean import Lean
 from sqspipes.brokers._sqs_polls import Poll, Polls
+from sqspipes.brokers._sqs_quota import Quota
 from sqspipes.brokers._sqs_wire import ACTIONS, learnt_or_none
 from sqspipes.errors import BrokerClosedError, BrokerError, BrokerUnavailableError
 
@@ -43,21 +45,29 @@ class Calls:
     def call(self, action: str, params: Mapping[str, Any], *, queue: str = "") -> dict[str, Any]:
         """Return SQS's answer, or raise one of our errors; ``queue`` is named in it."""
         clients = self._clients()
+        quota = clients.quotas[action, queue]
+        quota.wait()
         try:
-            return clients.call(action, params)
+            answer = clients.call(action, params)
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             raise self._translated(error, clients, action, queue) from _cause(error)
+        quota.answered()
+        return answer
 
     def poll(self, params: Mapping[str, Any], *, queue: str) -> dict[str, Any]:
         """Receive, in reach of ``interrupt``; a poll that it ended raises ``PollCutError``."""
         clients = self._clients()
+        quota = clients.quotas["ReceiveMessage", queue]
+        quota.wait()
         with clients.polls.begun() as poll:
             try:
-                return clients.poll(params, poll)
+                answer = clients.poll(params, poll)
             except (BotoCoreError, ClientError, ResponseParserError) as error:
                 if poll.cut and not self._closed and not isinstance(error, ClientError):
                     raise PollCutError(f"ReceiveMessage on {queue} was interrupted") from error
                 raise self._translated(error, clients, "ReceiveMessage", queue) from _cause(error)
+        quota.answered()
+        return answer
 
     def interrupt(self) -> None:
         """End the polls that are open now."""
@@ -97,6 +107,8 @@ class Calls:
     def _translated(self, error: Exception, clients: _Clients, action: str, queue: str) -> BrokerError:
         if self._closed:
             return BrokerClosedError("the broker was closed")
+        if throttles(error):
+            clients.quotas[action, queue].throttled()
         return translated(error, action, queue, refreshable=clients.refreshable)
 
 
@@ -114,6 +126,7 @@ class _Clients:
     refreshable: bool
     lean: Lean | None = None
     receiver: Any = None
+    quotas: defaultdict[tuple[str, str], Quota] = field(default_factory=lambda: defaultdict(Quota))
 
     def call(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
         if self.lean is not None and action in ACTIONS:

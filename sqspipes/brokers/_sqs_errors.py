@@ -32,8 +32,7 @@ from sqspipes.errors import (
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
 _MISSING = {"NonExistentQueue", "QueueDoesNotExist"}
-_AGAIN = {
-    # throttling
+_THROTTLED = {
     *(
         "RequestThrottled",
         "RequestThrottledException",
@@ -48,6 +47,9 @@ _AGAIN = {
         "RequestLimitExceeded",
         "BandwidthLimitExceeded",
     ),
+}
+_AGAIN = {
+    *_THROTTLED,
     *("KmsThrottled", "PriorRequestNotComplete", "OverLimit"),
     # the service
     *("InternalError", "InternalFailure", "InternalServerError", "ServiceUnavailable"),
@@ -105,6 +107,11 @@ _OUTAGE = (
     MetadataRetrievalError,
     ResponseParserError,
 )
+
+
+def throttles(error: Exception) -> bool:
+    """Say whether SQS refused a request because there were too many."""
+    return isinstance(error, ClientError) and _short(_code(error)) in _THROTTLED
 
 
 class RefusedError(BrokerError):
