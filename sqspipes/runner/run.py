@@ -44,6 +44,10 @@ LAST_POLL_SECONDS = 1.0
 #: Seconds between interrupts of open receives during a stop: one may have begun just after the last.
 INTERRUPT_SECONDS = 0.1
 
+#: Seconds after the last call for which receives are left open, at a stop, while outputs are on their way: a server
+#: gives what arrives to a poll that was cut, too, and then it is hidden for a lease.
+SENDING_SECONDS = 2.0
+
 #: Seconds that receives which were cut get at a second signal, to give back what they took. Then settling gets as
 #: many.
 HURRIED_SECONDS = 0.2
@@ -327,6 +331,7 @@ class Run:
             dispatcher.quiesce()
         if self.stream is not None:
             self.stream.close()
+        self._settler.hurry()
         hurried = self._wait_until_quiet(deadline, cut)
         self._keeper.stop()
         self._abandon()
@@ -341,7 +346,7 @@ class Run:
 
     def _wait_until_quiet(self, deadline: float, cut: bool) -> bool:
         """Wait for running calls until ``deadline``, and for open receives; True when told to hurry."""
-        hurried = False
+        hurried, patience = False, math.inf
         while True:
             receiving = any(intake.open for intake in self._intakes)
             calling = any(source.live for source in self._sources) or any(
@@ -350,8 +355,12 @@ class Run:
             left = deadline - time.monotonic()
             if (not receiving or (hurried and left < -HURRIED_SECONDS)) and (not calling or left <= 0):
                 return hurried
+            if not calling:
+                patience = min(patience, time.monotonic() + SENDING_SECONDS)
+            over = not calling and (not self._settler.sending or time.monotonic() > patience)
             if receiving and cut:
-                self._broker.interrupt()
+                if over or hurried or left <= 0 or self._broker.limits.clean_interrupt:
+                    self._broker.interrupt()
                 left = INTERRUPT_SECONDS
             elif receiving:
                 left = min(left, LOOK_SECONDS) if calling and left > 0 else LOOK_SECONDS

@@ -68,6 +68,7 @@ class Settler:
         self._batchers: dict[tuple[str, str], Batcher] = {}
         self._unsafe = 0
         self._flushing = 0
+        self._hurried = False
         self._closed = False
 
     # What executors and the dispatcher ask for
@@ -163,6 +164,20 @@ class Settler:
         """Acknowledge what was handed on before."""
         self._batcher("clear", delivery.queue).add(Item(delivery))
 
+    def hurry(self) -> None:
+        """Let nothing wait for others any more: the run ends."""
+        with self._lock:
+            self._hurried = True
+            batchers = list(self._batchers.values())
+        for batcher in batchers:
+            batcher.hurry()
+
+    @property
+    def sending(self) -> bool:
+        """Whether outputs are on their way to a queue."""
+        batchers = list(self._batchers.items())
+        return not all(batcher.empty for (action, _), batcher in batchers if action == "send")
+
     def close(self, deadline: float) -> bool:
         """Settle all that is under way and give back the rest; False if ``deadline`` came first."""
         finished = True
@@ -195,6 +210,8 @@ class Settler:
                 batcher = self._batchers.get((action, queue))
                 if batcher is None:
                     batcher = self._batchers[action, queue] = self._make_batcher(action, queue)
+                    if self._hurried:
+                        batcher.hurry()
         return batcher
 
     def _make_batcher(self, action: str, queue: str) -> Batcher:

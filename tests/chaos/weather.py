@@ -88,6 +88,7 @@ class Replays:
         self._attempts: dict[str, _Remembered] = {}
         self._changed: set[str] = set()
         self.replayed = 0
+        self.grace = GRACE
 
     def __call__(self, request: Request, forward: Forward) -> Reply:
         if request.action == "ReceiveMessage":
@@ -102,7 +103,7 @@ class Replays:
         with self._lock:
             attempt = request.json["ReceiveRequestAttemptId"]
             known = self._attempts.setdefault(attempt, _Remembered(waits=wait))
-        if not known.lock.acquire(timeout=wait + (GRACE if known.waits else BUSY_GRACE)):
+        if not known.lock.acquire(timeout=wait + (self.grace if known.waits else BUSY_GRACE)):
             return json_reply({})
         try:
             return self._answered(known, request, forward)

@@ -22,6 +22,7 @@ class Passing(Broker):
         self.receives: list[tuple[str, int]] = []
         self.released: list[tuple[str, float]] = []
         self.extends = 0
+        self.interrupts = 0
 
     def _hook(self, action: str, queue: str, entries: Sequence[Any]) -> list[Answer] | None:
         hook = self.before.get((action, queue.removesuffix(".fifo").partition("--")[2]))
@@ -66,6 +67,7 @@ class Passing(Broker):
         self._inner.delete(queue)
 
     def interrupt(self) -> None:
+        self.interrupts += 1
         self._inner.interrupt()
 
     def close(self) -> None:

@@ -377,6 +377,34 @@ def test_stop_gives_back_all_that_was_not_started(broker: Passing) -> None:
     assert left(broker, "take") == (30 - summary.done, 0)
 
 
+def test_stop_cuts_no_poll_before_the_last_output_is_sent() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    interrupts: list[int] = []
+
+    def one(value: int) -> int:
+        begun.set()
+        passed(go_on)
+        return value
+
+    def two(value: int) -> None:
+        """The end."""
+
+    with contextlib.closing(Passing(clean_interrupt=False, longest_wait=5.0)) as broker:
+        client = piped(broker, one, two, linger=10.0)
+        broker.before["send", "two"] = lambda _: interrupts.append(broker.interrupts)  # type: ignore[func-returns-value]
+        client.put_many(range(3))
+        began = time.monotonic()
+        run = client.start()
+        passed(begun)
+        run.stop()
+        until(lambda: len(broker.released) > 0)
+        threading.Event().wait(0.3)  # what is cut too soon is cut by now
+        go_on.set()
+        run.wait(PATIENCE)
+        assert time.monotonic() - began < 5.0
+        assert interrupts == [0]
+
+
 def test_stop_in_a_backoff_gives_the_message_back(broker: Passing) -> None:
     seen = Seen()
 
