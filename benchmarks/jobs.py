@@ -1,0 +1,263 @@
+"""Jobs: what is measured, in which sizes, and beside what."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from benchmarks import measuring
+from benchmarks.measuring import Figures
+from sqspipes import TaskClient
+
+OURS = "sqspipes"
+LOOP = "expert's loop"
+PROGRAMS = {OURS: "ours", LOOP: "loop"}
+
+Systems = Mapping[str, Callable[[], Figures]]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large jobs are: a quick look, the whole, or with a million messages too."""
+
+    quick: bool = False
+    full: bool = False
+
+    def of(self, quick: int, whole: int) -> int:
+        """Return one of two sizes."""
+        return quick if self.quick else whole
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job: a sentence on it, its systems by their names, and which of these is 1 when ratios are shown, if any.
+
+    ``once``: another run would show nothing new, and takes minutes. ``slow``: not for a quick look. ``needs`` is the
+    name of a parameter that this version of sqspipes may not have.
+    """
+
+    name: str
+    about: str
+    base: str
+    systems: Callable[[Scale], Systems]
+    once: bool = False
+    slow: bool = False
+    needs: tuple[Callable[..., Any], str] | None = None
+
+    def missing(self) -> str:
+        """Return the option that this version does not have yet, or nothing."""
+        if self.needs is None or self.needs[1] in inspect.signature(self.needs[0]).parameters:
+            return ""
+        return self.needs[1]
+
+
+def both(measure: Callable[..., Figures], **options: Any) -> Systems:
+    """Return the two systems that a job compares."""
+    return {system: partial(measure, name, **options) for system, name in PROGRAMS.items()}
+
+
+def busy(round_trip: float) -> Callable[[Scale], Systems]:
+    """Return a backlog at a round trip."""
+    return lambda scale: both(
+        measuring.backlog, round_trip=round_trip, messages=scale.of(2_500, 12_000), workers=16
+    )
+
+
+def one_worker(scale: Scale) -> Systems:
+    """Return a backlog with one worker a task, and with 16."""
+    sizes: dict[str, Any] = {"messages": scale.of(1_500, 12_000), "round_trip": 0.01}
+    return {
+        f"{OURS}, {workers} worker{'s' * (workers > 1)}": partial(
+            measuring.backlog, "ours", workers=workers, **sizes
+        )
+        for workers in (16, 1)
+    }
+
+
+def steady(scale: Scale) -> Systems:
+    """Return 100 messages a second: ours with nothing but defaults, the loop with one thread a task."""
+    sizes: dict[str, Any] = {"messages": scale.of(150, 600), "rate": 100.0}
+    return {
+        OURS: partial(measuring.flow, "ours", **sizes),
+        LOOP: partial(measuring.flow, "loop", workers=1, **sizes),
+    }
+
+
+def alone(scale: Scale) -> Systems:
+    """Return messages of which each finds the pipe idle."""
+    sizes: dict[str, Any] = {"messages": scale.of(8, 75), "rate": 5.0, "workers": 16}
+    return both(measuring.flow, **sizes)
+
+
+def slow_tasks(scale: Scale) -> Systems:
+    """Return tasks of 50 ms on 32 threads each, and what these can do at most."""
+    sizes: dict[str, Any] = {
+        "messages": scale.of(1_500, 6_000),
+        "round_trip": 0.01,
+        "workers": 32,
+        "seconds": 0.05,
+    }
+    ceiling = {measuring.ITEMS: 32 / 0.05}
+    return {"ceiling": lambda: ceiling, **both(measuring.backlog, **sizes)}
+
+
+def quota(scale: Scale) -> Systems:
+    """Return a backlog under a FIFO queue's own quota."""
+    most = {measuring.PER_TASK: 3000.0}
+    sizes: dict[str, Any] = {"messages": scale.of(9_000, 30_000), "quota": 300.0, "workers": 16}
+    return {"quota": lambda: most, OURS: partial(measuring.limited, "ours", **sizes)}
+
+
+def put_many(scale: Scale) -> Systems:
+    """Return a backlog that is put."""
+    return both(measuring.filling, messages=scale.of(1_500, 12_000))
+
+
+def linger(scale: Scale) -> Systems:
+    """Return 100 messages a second for each value of the option."""
+    values = (0.0, 0.05) if scale.quick else (0.0, 0.02, 0.05, 0.2, 1.0)
+    sizes: dict[str, Any] = {"messages": scale.of(150, 600), "rate": 100.0}
+    return {
+        f"linger={value:g}": partial(measuring.flow, "ours", options={"linger": value}, **sizes)
+        for value in values
+    }
+
+
+BROKERS = {
+    "memory": "memory://",
+    "SQLite, NORMAL": "sqlite:///{file}?synchronous=NORMAL",
+    "SQLite, FULL": "sqlite:///{file}?synchronous=FULL",
+}
+
+
+def embedded(scale: Scale) -> Systems:
+    """Return a backlog on each broker that needs no server, beside a bare loop over the same broker."""
+
+    def beside(broker: str) -> Figures:
+        messages = scale.of(1_500, 12_000)
+        ours = measuring.embedded("ours", broker, messages, workers=16)
+        bare = measuring.embedded("bare", broker, messages)
+        return {"message-tasks/s": ours, "a bare loop": bare, measuring.SHARE: ours / bare}
+
+    return {name: partial(beside, broker) for name, broker in BROKERS.items()}
+
+
+def waiting(scale: Scale) -> Systems:
+    """Return messages done while many more wait behind them."""
+
+    def behind(more: int, groups: int) -> Figures:
+        options = {"workers": 16, "behind": more, "groups": groups}
+        rate = measuring.embedded("ours", BROKERS["SQLite, FULL"], 5_000, **options)
+        return {"message-tasks/s": rate}
+
+    sizes = (1_000, 100_000, *([1_000_000] if scale.full else ()))
+    return {
+        f"{size:,} waiting{', 100 groups' * bool(groups)}": partial(behind, size, groups)
+        for groups in ((0, 100) if scale.full else (0,))
+        for size in sizes
+    }
+
+
+def idle(scale: Scale) -> Systems:
+    """Return three tasks that wait for a minute, with one level each and with four."""
+    return {
+        f"{OURS}, {levels} level{'s' * (levels > 1)}": partial(measuring.idle, 60.0, 25.0, levels)
+        for levels in (1, 4)
+    }
+
+
+def processes(scale: Scale) -> Systems:
+    """Return work for the CPU in one process and in two."""
+    sizes: dict[str, Any] = {"messages": scale.of(200, 400), "seconds": 0.02}
+    return {f"processes={number}": partial(measuring.several, processes=number, **sizes) for number in (1, 2)}
+
+
+JOBS = (
+    Job(
+        "busy",
+        "A backlog of 12,000 messages goes through two tasks with 16 workers each: one finds a word's vowels, one"
+        " counts them and writes a line to a file. Every message is a group of its own, every answer takes 10 ms.",
+        LOOP,
+        busy(0.01),
+    ),
+    Job(
+        "busy, no delay",
+        "The same with answers that come at once: here the CPU is the limit, and the responder takes its share.",
+        LOOP,
+        busy(0.0),
+    ),
+    Job(
+        "one worker",
+        "The same at 10 ms with one worker for each task: with fast tasks a pipe needs no threads to be fast.",
+        f"{OURS}, 16 workers",
+        one_worker,
+    ),
+    Job(
+        "steady",
+        "100 messages a second, one put each, at the default settings (the loop with one thread for each task); the"
+        " puts' own requests are not counted.",
+        LOOP,
+        steady,
+    ),
+    Job(
+        "idle pipe",
+        "Five messages a second, so that each finds the pipe idle: the seconds from before the put to the first call,"
+        " and from the end of one task's call to the begin of the next one's. A round trip is 10 ms.",
+        LOOP,
+        alone,
+    ),
+    Job(
+        "slow tasks",
+        "Tasks of 50 ms on 64 workers in all, which can do 640 messages a second at most.",
+        "ceiling",
+        slow_tasks,
+    ),
+    Job(
+        "quota",
+        "300 requests a second for each queue and action, as a FIFO queue has without high throughput, and a backlog"
+        " of 30,000 messages; measured from 40 to 90 % of the way.",
+        "quota",
+        quota,
+    ),
+    Job("put_many", "12,000 messages are put, at 10 ms, by one thread.", LOOP, put_many),
+    Job(
+        "linger",
+        "100 messages a second again, for five values of the option.",
+        "linger=0",
+        linger,
+        needs=(TaskClient, "linger"),
+    ),
+    Job(
+        "embedded",
+        "A backlog of 12,000 messages on the brokers that need no server, beside a bare loop in one thread over the"
+        " same broker that receives, sends and acknowledges in tens.",
+        "",
+        embedded,
+    ),
+    Job(
+        "waiting",
+        "5,000 messages on SQLite with synchronous=FULL while many more wait behind them: cost does not grow with"
+        " the backlog.",
+        "1,000 waiting",
+        waiting,
+        slow=True,
+    ),
+    Job(
+        "processes",
+        "Tasks that keep a core busy for 20 ms, by the number of processes; two are at most as many as the cores.",
+        "processes=1",
+        processes,
+        needs=(TaskClient.run, "processes"),
+    ),
+    Job(
+        "idle",
+        "Three tasks wait for a minute, with one priority level each and with four.",
+        f"{OURS}, 1 level",
+        idle,
+        once=True,
+        slow=True,
+    ),
+)

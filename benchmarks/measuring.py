@@ -1,0 +1,208 @@
+"""Measuring: one run of one program against a fresh responder, as figures by their names."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.running import Responder, program, responder, until
+
+#: Two tasks, in all programs but the idle one.
+TASKS = 2
+
+#: Of FIFO queues, for the first 100 billion requests of a month, us-east-1: https://aws.amazon.com/sqs/pricing/
+DOLLARS_PER_MILLION_REQUESTS = 0.50
+
+ITEMS = "items/s"
+REQUESTS = "requests per message and task"
+CPU = "CPU s per 1,000 message-tasks"
+DOLLARS = "$ per million messages and task"
+CALL_P50, CALL_P99 = "put to call, p50 ms", "put to call, p99 ms"
+PER_TASK = "messages/s and task"
+HOP_P50, HOP_P99 = "hop, p50 ms", "hop, p99 ms"
+
+SHARE = "share of it"
+
+Figures = dict[str, float]
+
+
+def requests(counts: Iterable[Mapping[str, Any]], puts_into: str = "") -> int:
+    """Add up requests, but for those that put messages into the first queue."""
+    return sum(
+        int(count["requests"])
+        for count in counts
+        if not (count["queue"] == puts_into and str(count["action"]).startswith("Send"))
+    )
+
+
+def settled(server: Responder) -> list[dict[str, Any]]:
+    """Return the counts at the end: all deletes are waited for, empty receives after the last message are not."""
+    now = {(count["queue"], count["action"]): count for count in server.counts()}
+    until(server.empty, 5)
+    later = server.counts()
+    return [
+        count if str(count["action"]).startswith(("Delete", "Change")) else now.get(_key(count), count)
+        for count in later
+    ]
+
+
+def _key(count: Mapping[str, Any]) -> tuple[str, str]:
+    return str(count["queue"]), str(count["action"])
+
+
+def per_task(total: int, messages: int) -> Figures:
+    """Return what requests mean for a message and a task, and what a million costs."""
+    each = total / messages / TASKS
+    return {REQUESTS: each, DOLLARS: each * DOLLARS_PER_MILLION_REQUESTS}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The counts of a moment, of all queues together."""
+
+    at: float
+    done: int
+    requests: int
+    throttled: int
+
+
+def backlog(name: str, round_trip: float, messages: int, **options: Any) -> Figures:
+    """Let a program do a backlog that was put before."""
+    with responder() as server, program(name, "busy", server, messages=messages, **options) as it:
+        server.reset(round_trip)
+        it.go()
+        found = it.found()
+        total = requests(settled(server), it.told["first"])
+    return {
+        ITEMS: found["done"] / found["seconds"],
+        **per_task(total, messages),
+        CPU: found["cpu"] / messages / TASKS * 1000,
+    }
+
+
+def embedded(name: str, broker: str, messages: int, **options: Any) -> float:
+    """Let a program do a backlog on a broker that is no server; return message-tasks a second."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        url = broker.format(file=Path(folder, "pipe.db").as_posix())
+        with program(name, "busy", broker=url, messages=messages, **options) as it:
+            it.go()
+            found = it.found()
+    return float(TASKS * found["done"] / found["seconds"])
+
+
+def flow(name: str, messages: int, rate: float, round_trip: float = 0.01, **options: Any) -> Figures:
+    """Let a program do what another one puts at a rate."""
+    with (
+        responder() as server,
+        program(name, "serve", server, messages=messages, **options) as it,
+        program(name, "feed", server, messages=messages, rate=rate) as feeder,
+    ):
+        server.reset(round_trip)
+        it.go()
+        # The message that was put to begin with is through, and a poll is open on each queue.
+        until(lambda: _polled(server) >= TASKS and server.empty(), 30)
+        server.reset(round_trip)
+        feeder.go()
+        found = it.found()
+        total = requests(settled(server), it.told["first"])
+    return {**per_task(total, messages), **latencies(found), CPU: found["cpu"] / messages / TASKS * 1000}
+
+
+def _polled(server: Responder) -> int:
+    return sum(count["action"] == "ReceiveMessage" for count in server.counts())
+
+
+def latencies(found: Mapping[str, Sequence[float]]) -> Figures:
+    """Return percentiles in milliseconds."""
+    return {
+        CALL_P50: percentile(found["calls"], 50),
+        CALL_P99: percentile(found["calls"], 99),
+        HOP_P50: percentile(found["hops"], 50),
+        HOP_P99: percentile(found["hops"], 99),
+    }
+
+
+def percentile(seconds: Sequence[float], share: int) -> float:
+    """Return a percentile of times, in milliseconds."""
+    ordered = sorted(seconds)
+    return 1000 * ordered[min(len(ordered) - 1, len(ordered) * share // 100)]
+
+
+def filling(name: str, messages: int, round_trip: float = 0.01) -> Figures:
+    """Let a program put a backlog."""
+    with responder() as server, program(name, "fill", server, messages=messages) as it:
+        server.reset(round_trip)
+        it.go()
+        found = it.found()
+        total = requests(server.counts())
+    return {
+        "messages/s": messages / found["seconds"],
+        "requests per message": total / messages,
+        "CPU s per 1,000 messages": found["cpu"] / messages * 1000,
+    }
+
+
+def sampled(server: Responder, enough: int) -> list[Sample]:
+    """Look at the counts until so many messages have been deleted."""
+    samples: list[Sample] = []
+
+    def sample() -> bool:
+        counts = server.counts()
+        done = sum(int(one["entries"]) for one in counts if str(one["action"]).startswith("Delete"))
+        throttled = sum(int(one["throttled"]) for one in counts)
+        samples.append(Sample(time.monotonic(), done, requests(counts), throttled))
+        return done >= enough
+
+    until(sample, 300, every=0.1)
+    return samples
+
+
+def limited(name: str, messages: int, quota: float, round_trip: float = 0.01, **options: Any) -> Figures:
+    """Let a program do a backlog under a quota; leave out the begin, in which it learns the rate, and the end."""
+    work = TASKS * messages
+    with responder() as server, program(name, "busy", server, messages=messages, **options) as it:
+        server.reset(round_trip, quota)
+        it.go()
+        samples = sampled(server, work * 9 // 10)
+    begin, end = next(one for one in samples if one.done >= work * 4 // 10), samples[-1]
+    return {
+        PER_TASK: (end.done - begin.done) / TASKS / (end.at - begin.at),
+        "throttled, % of requests": 100 * (end.throttled - begin.throttled) / (end.requests - begin.requests),
+    }
+
+
+def idle(seconds: float, settle: float, priorities: int) -> Figures:
+    """Let three tasks wait for nothing."""
+    with (
+        responder() as server,
+        program("ours", "idle", server, seconds=seconds, settle=settle, priorities=priorities) as it,
+    ):
+        server.reset(0.01)
+        it.go()
+        found = it.found()
+        total = requests(server.counts())
+    return {
+        "requests per minute and queue": total / it.told["queues"] / found["seconds"] * 60,
+        "% of a core": 100 * found["cpu"] / found["seconds"],
+    }
+
+
+def several(messages: int, seconds: float, processes: int) -> Figures:
+    """Let several processes do work for the CPU."""
+    options = {"messages": messages, "seconds": seconds, "processes": processes}
+    with responder() as server, program("ours", "burning", server, **options) as it:
+        server.reset(0.01)
+        it.go()
+        samples = sampled(server, messages * 9 // 10)
+    begin, end = next(one for one in samples if one.done >= messages // 10), samples[-1]
+    return {ITEMS: (end.done - begin.done) / (end.at - begin.at)}
+
+
+def median(runs: Sequence[Figures]) -> Figures:
+    """Return the median of each figure."""
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}

@@ -1,0 +1,110 @@
+"""The same pipe of two tasks with sqspipes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from benchmarks.programs import work
+from sqspipes import TaskClient
+
+
+def piped(broker: str, first: Any, second: Any, options: dict[str, Any] | None, **keys: Any) -> TaskClient:
+    """Return a client with two tasks, its queues made."""
+    client = TaskClient("bench", broker=broker, **options or {})
+    client.register_tasks(
+        [{"method": first, "name": "vowels", **keys}, {"method": second, "name": "count", **keys}]
+    )
+    client.create_queues()
+    return client
+
+
+def busy(
+    messages: int,
+    workers: int,
+    seconds: float = 0.0,
+    broker: str = "sqs://",
+    behind: int = 0,
+    groups: int = 0,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Do a backlog; ``behind`` are messages that wait beyond it, ``groups`` 0 means a group for each message."""
+    sink = work.Sink(messages, lines=broker.startswith("sqs"))
+
+    def vowels(word: str) -> list[str]:
+        return work.vowels(word, seconds)
+
+    def count(pair: list[str]) -> None:
+        sink.add(work.count(pair, seconds)[0])
+
+    def group(word: str) -> int:
+        return int(word.rpartition("-")[2]) % groups
+
+    client = piped(broker, vowels, count, options, workers=workers)
+    client.put_many(work.words(messages + behind), group=group if groups else None)
+    spent = work.go(first=client.queue_names[0])
+    client.start()
+    work.tell({"done": sink.wait(), **spent()})
+
+
+def serve(messages: int, workers: int = 0, options: dict[str, Any] | None = None) -> None:
+    """Note when messages come, until so many have come; ``workers`` 0 leaves that to the defaults."""
+    times = work.Times(messages)
+
+    def vowels(value: float) -> list[float]:
+        return [value, times.called(value)]
+
+    def count(pair: list[float]) -> None:
+        times.hopped(*pair)
+
+    keys = {"workers": workers} if workers else {}
+    client = piped("sqs://", vowels, count, options, **keys)
+    spent = work.go(first=client.queue_names[0])
+    client.start()
+    work.tell({**times.wait(), **spent()})
+
+
+def feed(messages: int, rate: float) -> None:
+    """Put messages at a rate, one at a time."""
+    client = piped("sqs://", work.vowels, work.count, None)
+    client.put(0)
+    work.go()
+    work.at_a_rate(client.put, rate, messages)
+    work.tell({})
+
+
+def fill(messages: int) -> None:
+    """Put a backlog, in one thread."""
+    client = piped("sqs://", work.vowels, work.count, None)
+    spent = work.go(first=client.queue_names[0])
+    client.put_many(work.words(messages))
+    work.tell({"done": messages, **spent()})
+
+
+def idle(seconds: float, settle: float, priorities: int = 1) -> None:
+    """Wait with three tasks for messages that do not come."""
+    client = TaskClient("bench", broker="sqs://")
+    names = ("one", "two", "three")
+    client.register_tasks([{"method": work.vowels, "name": name, "priorities": priorities} for name in names])
+    client.create_queues()
+    client.start()
+    never = threading.Event()
+    never.wait(settle)
+    spent = work.go(queues=3 * priorities)
+    never.wait(seconds)
+    work.tell(spent())
+
+
+def burning(messages: int, seconds: float, processes: int) -> None:
+    """Do a backlog of work for the CPU in several processes."""
+    client = TaskClient("bench", broker="sqs://")
+    client.register_tasks([{"method": "benchmarks.programs.work:burn", "workers": 4}])
+    client.create_queues()
+    client.put_many([seconds] * messages)
+    work.go(first=client.queue_names[0])
+    options: dict[str, Any] = {"processes": processes}
+    client.run(**options)
+
+
+if __name__ == "__main__":
+    work.main(busy, serve, feed, fill, idle, burning)
