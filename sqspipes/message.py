@@ -115,7 +115,7 @@ def checked_name(option: str, name: Any) -> str:
 
 def derived(*parts: str | int) -> str:
     """Return an id that is a function of the parts, and of nothing else."""
-    text = "".join(f"{len(part)}:{part}" for part in map(str, parts))
+    text = "".join([f"{len(part)}:{part}" for part in map(str, parts)])
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
@@ -191,7 +191,7 @@ def _plain(message: Message, value: str) -> str:
 def decode(delivery: Delivery) -> Message:
     """Return the message of a delivery; a foreign body's id is the broker's message id."""
     try:
-        body = _decoder.decode(delivery.body)
+        body = _parsed(delivery.body)
     except (ValueError, RecursionError) as error:
         raise DecodingError(f"the body is not JSON: {error}") from error
     version = body.get("sqspipes") if isinstance(body, dict) else None
@@ -199,7 +199,7 @@ def decode(delivery: Delivery) -> Message:
         return foreign(delivery, body)
     if version > FORMAT:
         raise NewerFormatError(f"the body has format {version}, this sqspipes reads up to {FORMAT}")
-    return _read(body)
+    return _usual(body) or _read(body)
 
 
 def foreign(delivery: Delivery, value: Any = None, *, raw: str | None = None) -> Message:
@@ -220,6 +220,30 @@ def _refuse_constant(name: str) -> Any:
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 _encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _quoted = json.encoder.encode_basestring_ascii
+
+
+def _parsed(text: str) -> Any:
+    try:
+        body, end = _decoder.raw_decode(text)
+    except ValueError:
+        end = -1
+    return (
+        body if end == len(text) else _decoder.decode(text)
+    )  # decode takes blanks around it, and tells errors
+
+
+def _usual(body: dict[str, Any]) -> Message | None:
+    """Return the message of a body that has what ``_plain`` writes and nothing else, or None."""
+    id, group, priority = body.get("id"), body.get("group"), body.get("priority")
+    put, redrives = body.get("put"), body.get("redrives")
+    keys = 6 if group is None else 7
+    if len(body) != keys or "value" not in body or not (id and type(id) is str and type(put) is float):
+        return None
+    if not (type(priority) is type(redrives) is int and 0 <= priority <= _MOST and 0 <= redrives <= _MOST):
+        return None
+    if not (0 <= put < math.inf and (group is None or (group and type(group) is str))):
+        return None
+    return Message(id, body["value"], group, priority, put, redrives)
 
 
 def _read(body: dict[str, Any]) -> Message:

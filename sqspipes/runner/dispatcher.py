@@ -83,6 +83,7 @@ class Dispatcher:
         """
         leases, lease = self._shared.leases, self.task.lease
         new: list[Held] = []
+        suspicious = grouped = False
         blocked: set[str] = set()  # groups whose first message was given back: the rest would overtake it
         for delivery in deliveries:
             if delivery.group in blocked:
@@ -95,14 +96,17 @@ class Dispatcher:
                 blocked.add(delivery.group)
             else:
                 linger = self.linger if message.group is not None else LINGERS_OF_ACK * self.linger
-                new.append(Held(delivery, message, level, lease, received, linger))
+                held = Held(delivery, message, level, lease, received, linger)
+                suspicious |= held.suspect
+                grouped |= message.group is not None
+                new.append(held)
         if not self._shared.heard.is_set():
             self._shared.heard.set()
-        if len(new) > 1 and any(held.suspect for held in new):
+        if suspicious and len(new) > 1:
             # It comes again alone: of the receives that bury a killer, only some are its company's too.
             for held in new:
                 self._shared.settler.give_back_delivery(held.delivery)
-            new = []
+            return False
         leases.hold(new)
         with self.lock:
             stopping = self.stopping
@@ -116,7 +120,7 @@ class Dispatcher:
                 self._shared.settler.give_back(held)
         elif new:
             self.pump()
-        return any(held.message.group is not None for held in new)
+        return grouped
 
     def _read(self, delivery: Delivery) -> Message | None:
         """Return a delivery's message; one that cannot be read goes through its lane to the dead letters."""
@@ -158,7 +162,7 @@ class Dispatcher:
         unreadable: list[Held] = []
         with self.lock:
             now = self._shared.leases.clock.now()
-            while not self.stopping and self.running < self.executor.slots:
+            while not self.stopping and len(self._running) + self._ending < self.executor.slots:
                 # A suspect that the gate refused is asked for first: it keeps all others out meanwhile.
                 held = self._refused or self.lanes.peek()
                 if held is None:

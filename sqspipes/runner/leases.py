@@ -6,7 +6,7 @@ import heapq
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from sqspipes.message import Delivery
 from sqspipes.runner.held import Held
@@ -69,12 +69,14 @@ class Leases:
             until = self._handed_on.get((delivery.queue, delivery.id))
             return until is not None and until > self.clock.now()
 
-    def hold(self, helds: Iterable[Held]) -> None:
-        """Begin to keep messages invisible."""
+    def hold(self, helds: Sequence[Held]) -> None:
+        """Begin to keep messages of one receive invisible."""
         with self._lock:
             for held in helds:
                 self._held[held.key] = held
                 self._push(held)
+        for held in helds[:1]:
+            self._tick(held.extend_at)
 
     def drop(self, *helds: Held) -> None:
         """Stop to keep messages: they were acknowledged, given back or lost."""
@@ -140,10 +142,10 @@ class Leases:
         held.expires = start + seconds
         held.extend_at = start + seconds / 2
         self._push(held)
+        self._tick(held.extend_at)
 
     def _push(self, held: Held) -> None:
         heapq.heappush(self._due, (held.extend_at, held.key))
         if len(self._due) > MOST_STALE + 2 * len(self._held):
             self._due = [(held.extend_at, key) for key, held in self._held.items()]
             heapq.heapify(self._due)
-        self._tick(held.extend_at)
