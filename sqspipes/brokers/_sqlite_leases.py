@@ -14,11 +14,14 @@ EXPIRED = "SELECT seq, lane FROM flight WHERE queue=? AND lease<=? LIMIT ?"
 # The plus signs keep the planner from reading every lease of the queue to find ten by their key.
 HELD = "SELECT seq, lane, receives FROM flight WHERE seq IN ({marks}) AND +queue=? AND +lease>?"
 
-# Of a group at most ten are in flight, what one receive took, and always among its first ten.
-UNBLOCK = """
+#: Entries of a request: a commit for 32 costs less than twice that of one for ten.
+MOST_ENTRIES = 32
+
+# Of a group what one receive took is in flight, so always some of its first messages.
+UNBLOCK = f"""
 INSERT OR IGNORE INTO ready(queue, seq, lane)
 SELECT queue, seq, lane FROM message WHERE queue=:queue AND lane=:lane AND NOT EXISTS(
-    SELECT 1 FROM (SELECT seq FROM message WHERE queue=:queue AND lane=:lane ORDER BY seq LIMIT 10) m
+    SELECT 1 FROM (SELECT seq FROM message WHERE queue=:queue AND lane=:lane ORDER BY seq LIMIT {MOST_ENTRIES}) m
     CROSS JOIN flight f ON f.seq=m.seq WHERE f.lease IS NOT NULL)
 ORDER BY seq LIMIT 1"""
 

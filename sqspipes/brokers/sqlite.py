@@ -42,7 +42,9 @@ class SqliteBroker(Broker):
     A request whose bodies have more than ``request_bytes`` in all raises a BrokerError and stores nothing.
     """
 
-    limits = Limits(entries=10, exact=True, clean_interrupt=True, linger=0.0, requests_in_flight=1)
+    limits = Limits(
+        entries=flight.MOST_ENTRIES, exact=True, clean_interrupt=True, linger=0.0, requests_in_flight=1
+    )
 
     def __init__(self, url: str, *, clock: Callable[[], float] = time.time) -> None:
         self._place = parse(url)

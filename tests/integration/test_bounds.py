@@ -24,7 +24,7 @@ from tests.integration.support import PATIENCE, Seen, passed, piped, until
 WORKERS = 4
 
 #: What one more answer may bring.
-ANSWER = 10
+ANSWER = SqliteBroker.limits.entries
 
 
 class Behind(SqliteBroker):

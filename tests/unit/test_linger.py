@@ -27,7 +27,7 @@ def requests() -> Requests:
 
 @pytest.fixture
 def broker(requests: Requests) -> Iterator[Passing]:
-    with contextlib.closing(Passing()) as broker:
+    with contextlib.closing(Passing(entries=10)) as broker:
         for key in itertools.product(("send", "ack"), ("one", "two")):
             broker.before[key] = lambda entries, key=key: requests[key].append(len(entries))  # type: ignore[misc]
         yield broker
