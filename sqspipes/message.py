@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqspipes.errors import DecodingError, EncodingError, NewerFormatError, OptionError
 
@@ -38,8 +38,7 @@ _LEGAL = re.compile(r"[!-~]{1,128}")
 _KNOWN = {"sqspipes", "id", "group", "priority", "put", "redrives", "value", "raw", "dead"}
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(NamedTuple):
     """A received message, as the broker has it: opaque text, and the receipt to settle it with.
 
     ``id`` is the broker's message id, ``group`` the group as the broker knows it, ``receives`` how often the

@@ -43,7 +43,7 @@ class SqsBroker(Broker):
     """
 
     #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
-    limits = Limits(exact=False, clean_interrupt=False, linger=0.05, requests_in_flight=4)
+    limits = Limits(exact=False, clean_interrupt=False, linger=0.05, requests_in_flight=8)
 
     def __init__(
         self,

@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
@@ -149,7 +148,7 @@ class Settler:
         """Let the broker hand a message out again, now or after ``delay`` seconds."""
         self._leases.drop(held)
         held.state = State.OVER
-        self.give_back_delivery(replace(held.delivery, receipt=held.receipt), delay)
+        self.give_back_delivery(held.delivery._replace(receipt=held.receipt), delay)
         self._settled([held])
 
     def give_back_delivery(self, delivery: Delivery, delay: float = 0.0) -> None:
