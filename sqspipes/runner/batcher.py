@@ -82,7 +82,6 @@ class Batcher:
         self._asking = 0  # requests under way
         self._due = 0.0
         self._paused_until = 0.0
-        self._hurried = False
         self._closing = False
         self._aborted = False
         outage.on_return(self._resume)
@@ -120,19 +119,8 @@ class Batcher:
     def _has_room(self) -> bool:
         return self._items < MOST_WAITING_ITEMS and self._bytes < MOST_WAITING_BYTES
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing waits and nothing is under way."""
-        return self._items == 0
-
-    def hurry(self) -> None:
-        """Let nothing wait for others any more."""
-        with self._lock:
-            self._hurried = True
-            self._changed.notify_all()
-
-    def close(self, deadline: float) -> bool:
-        """Ask for all that waits and end; False if it was not done by ``deadline`` (monotonic) and is given up."""
+    def drain(self, deadline: float) -> bool:
+        """Ask for all that waits, now and from now on; False if it was not done by ``deadline`` (monotonic)."""
         with self._lock:
             self._closing = True
             self._paused_until = 0.0
@@ -140,7 +128,12 @@ class Batcher:
             self._changed.notify_all()
             while self._items and not self._aborted and (left := deadline - time.monotonic()) > 0:
                 self._eased.wait(left)
-            finished = self._items == 0
+            return self._items == 0
+
+    def close(self, deadline: float) -> bool:
+        """Ask for all that waits and end; False if it was not done by ``deadline`` (monotonic) and is given up."""
+        with self._lock:
+            finished = self.drain(deadline)
             self._aborted = True
             self._changed.notify_all()
             self._eased.notify_all()
@@ -221,7 +214,7 @@ class Batcher:
         rest = self._resting[0][0] - now if self._resting else IDLE_SECONDS
         if not self._ready:
             return rest
-        if len(self._ready) >= self._limits.entries or self._hurried or self._closing:
+        if len(self._ready) >= self._limits.entries or self._closing:
             return 0.0
         self._due = min(item.due for item in self._ready)
         return min(rest, self._due - now + (MOST_GATHERING_SECONDS if self._asking else 0.0))

@@ -44,13 +44,8 @@ LAST_POLL_SECONDS = 1.0
 #: Seconds between interrupts of open receives during a stop: one may have begun just after the last.
 INTERRUPT_SECONDS = 0.1
 
-#: Seconds after the last call for which receives are left open, at a stop, while outputs are on their way: a server
-#: gives what arrives to a poll that was cut, too, and then it is hidden for a lease.
-SENDING_SECONDS = 2.0
-
-#: Seconds that receives which were cut get at a second signal, to give back what they took. Then settling gets as
-#: many.
-HURRIED_SECONDS = 0.2
+#: Seconds that each step of a stop gets at a second signal: to settle, to cut receives, to give back what they took.
+HURRIED_SECONDS = 0.15
 
 #: Seconds between looks at open receives during a stop: one whose answer is overdue is not waited for.
 LOOK_SECONDS = 1.0
@@ -71,6 +66,8 @@ class Run:
         self._over = threading.Event()
         self._error: BaseException | None = None
         self._reason = "stopped"
+        self._cut = False  # receives that are open at a stop are cut, not let end
+        self._hurried = False  # a second signal came: nothing is waited for
         self._pid = os.getpid()
         self._outage = Outage(broker.url, broker.limits.longest_answer)
         self._build()
@@ -319,10 +316,13 @@ class Run:
     # Stopping
 
     def _end(self, kind: str, detail: Any) -> None:
-        """Stop in good order: no new work, running calls get their time, what was not started goes back."""
+        """Stop in good order: no new work, running calls get their time, what was not started goes back.
+
+        Receives are cut last: a server gives what becomes visible to one that was cut, too, and hides it for a lease.
+        """
         self._note(kind, detail)
+        self._cut = kind not in ("signal", "drained")
         deadline = time.monotonic() + self._plan.stop_timeout
-        cut = kind not in ("signal", "drained") or self._broker.limits.clean_interrupt
         for source in self._sources:
             source.stop()
         for intake in self._intakes:
@@ -331,11 +331,15 @@ class Run:
             dispatcher.quiesce()
         if self.stream is not None:
             self.stream.close()
-        self._settler.hurry()
-        hurried = self._wait_until_quiet(deadline, cut)
-        self._keeper.stop()
+        if self._broker.limits.clean_interrupt:
+            self._cut = True
+            self._broker.interrupt()
+        self._wait_for_calls(deadline)
         self._abandon()
-        settled = self._settler.close(time.monotonic() + (HURRIED_SECONDS if hurried else SETTLING_SECONDS))
+        settled = self._settler.settle(self._time_to_settle())
+        self._wait_for_receives()
+        self._keeper.stop()
+        settled &= self._settler.close(self._time_to_settle())
         if not settled:
             logger.warning("not everything could be settled in time: what is left comes back after its lease")
         summary = self.summary
@@ -344,36 +348,35 @@ class Run:
             self._domain, summary.reason, summary.done, summary.failed, summary.dead,
         )  # fmt: skip
 
-    def _wait_until_quiet(self, deadline: float, cut: bool) -> bool:
-        """Wait for running calls until ``deadline``, and for open receives; True when told to hurry."""
-        hurried, patience = False, math.inf
-        while True:
-            receiving = any(intake.open for intake in self._intakes)
-            calling = any(source.live for source in self._sources) or any(
-                dispatcher.running for dispatcher in self._dispatchers.values()
-            )
-            left = deadline - time.monotonic()
-            if (not receiving or (hurried and left < -HURRIED_SECONDS)) and (not calling or left <= 0):
-                return hurried
-            if not calling:
-                patience = min(patience, time.monotonic() + SENDING_SECONDS)
-            over = not calling and (not self._settler.sending or time.monotonic() > patience)
-            if receiving and cut:
-                if over or hurried or left <= 0 or self._broker.limits.clean_interrupt:
-                    self._broker.interrupt()
-                left = INTERRUPT_SECONDS
-            elif receiving:
-                left = min(left, LOOK_SECONDS) if calling and left > 0 else LOOK_SECONDS
-            try:
-                kind, detail = self._commands.get(timeout=left)
-            except queue.Empty:
-                continue
+    def _wait_for_calls(self, deadline: float) -> None:
+        """Wait for running calls, until ``deadline`` or until told to hurry."""
+        while not self._hurried and (left := deadline - time.monotonic()) > 0:
+            calling = any(source.live for source in self._sources)
+            if not calling and not any(dispatcher.running for dispatcher in self._dispatchers.values()):
+                return
+            self._hear(left)
+
+    def _wait_for_receives(self) -> None:
+        """Wait for open receives, cut or let end."""
+        hurried_until = math.inf
+        while any(intake.open for intake in self._intakes) and time.monotonic() < hurried_until:
+            if self._hurried:
+                hurried_until = min(hurried_until, time.monotonic() + HURRIED_SECONDS)
+            if self._cut:
+                self._broker.interrupt()
+            self._hear(INTERRUPT_SECONDS if self._cut else LOOK_SECONDS)
+
+    def _hear(self, seconds: float) -> None:
+        """Wait for a command during a stop, and note what it changes."""
+        with suppress(queue.Empty):
+            kind, detail = self._commands.get(timeout=seconds)
             if kind in ("signal", "dead", "raised"):
                 self._note(kind, detail)
-            if kind == "signal":
-                hurried, cut, deadline = True, True, time.monotonic()
-            elif kind in ("stop", "interrupt"):
-                cut = True
+            self._hurried |= kind == "signal"
+            self._cut |= kind in ("signal", "stop", "interrupt")
+
+    def _time_to_settle(self) -> float:
+        return time.monotonic() + (HURRIED_SECONDS if self._hurried else SETTLING_SECONDS)
 
     def _break_off(self) -> None:
         """End every part, after a stop in good order failed: what is still held comes back after its lease."""
@@ -381,7 +384,9 @@ class Run:
         stops += [intake.stop for intake in self._intakes]
         for dispatcher in self._dispatchers.values():
             stops += [dispatcher.quiesce, dispatcher.executor.close]
-        stops += [self._keeper.stop, self._abandon, partial(self._settler.close, time.monotonic())]
+        self._cut = True
+        stops += [self._abandon, partial(self._settler.settle, 0.0), self._wait_for_receives]
+        stops += [self._keeper.stop, partial(self._settler.close, 0.0)]
         for stop in stops:
             with suppress(BaseException):
                 stop()

@@ -67,7 +67,6 @@ class Settler:
         self._batchers: dict[tuple[str, str], Batcher] = {}
         self._unsafe = 0
         self._flushing = 0
-        self._hurried = False
         self._closed = False
 
     # What executors and the dispatcher ask for
@@ -163,40 +162,33 @@ class Settler:
         """Acknowledge what was handed on before."""
         self._batcher("clear", delivery.queue).add(Item(delivery))
 
-    def hurry(self) -> None:
-        """Let nothing wait for others any more: the run ends."""
-        with self._lock:
-            self._hurried = True
-            batchers = list(self._batchers.values())
-        for batcher in batchers:
-            batcher.hurry()
+    def settle(self, deadline: float) -> bool:
+        """Settle all that is under way and give back the rest; False if ``deadline`` came first.
 
-    @property
-    def sending(self) -> bool:
-        """Whether outputs are on their way to a queue."""
-        batchers = list(self._batchers.items())
-        return not all(batcher.empty for (action, _), batcher in batchers if action == "send")
-
-    def close(self, deadline: float) -> bool:
-        """Settle all that is under way and give back the rest; False if ``deadline`` came first."""
+        What is received all the same can be given back until the ``close``.
+        """
         finished = True
-        for action in ("send", "ack", "clear", "extend"):
+        for action in ("send", "ack", "extend"):
             finished &= self._close_batchers(action, deadline)
         for held in self._leases.rest():
             self.give_back(held)
-        finished &= self._close_batchers("release", deadline)
+        released = [batcher.drain(deadline) for batcher in self._of("clear", "release")]
+        return finished and all(released)
+
+    def close(self, deadline: float) -> bool:
+        """End, as nothing is received any more; False if ``deadline`` came before all was given back."""
+        finished = self._close_batchers("clear", deadline) & self._close_batchers("release", deadline)
         with self._lock:
             self._closed = True
             self._changed.notify_all()
         return finished
 
     def _close_batchers(self, action: str, deadline: float) -> bool:
-        closed = [
-            batcher.close(max(deadline, time.monotonic() + 0.05))
-            for (kind, _), batcher in list(self._batchers.items())
-            if kind == action
-        ]
+        closed = [batcher.close(max(deadline, time.monotonic() + 0.05)) for batcher in self._of(action)]
         return all(closed)
+
+    def _of(self, *actions: str) -> list[Batcher]:
+        return [batcher for (action, _), batcher in list(self._batchers.items()) if action in actions]
 
     # Requests and their answers
 
@@ -209,8 +201,6 @@ class Settler:
                 batcher = self._batchers.get((action, queue))
                 if batcher is None:
                     batcher = self._batchers[action, queue] = self._make_batcher(action, queue)
-                    if self._hurried:
-                        batcher.hurry()
         return batcher
 
     def _make_batcher(self, action: str, queue: str) -> Batcher:

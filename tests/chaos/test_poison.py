@@ -105,7 +105,7 @@ def test_bodies_by_the_thousand_run_or_are_dead_letters_with_a_reason(
     pipe.client.put_many(GOOD[20:40])
     total = len(taken) + 40
     with pipe.client.start() as run:
-        pipe.settled(run, total, 200)
+        pipe.settled(run, total, 300)
         pipe.client.put_many(GOOD[40:])
         pipe.settled(run, total + 20, 20)
     reasons = letters(pipe.client, broker)
