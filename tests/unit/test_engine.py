@@ -389,7 +389,7 @@ def test_stop_cuts_no_poll_before_all_is_settled() -> None:
     def two(value: int) -> None:
         """The end."""
 
-    with contextlib.closing(Passing(clean_interrupt=False, longest_wait=5.0)) as broker:
+    with contextlib.closing(Passing(clean_interrupt=False)) as broker:
         client = piped(broker, one, two, linger=10.0)
         for key in (("send", "two"), ("ack", "one"), ("extend", "one"), ("extend", "two")):
             broker.before[key] = lambda _: interrupts.append(broker.interrupts)  # type: ignore[func-returns-value]
@@ -402,7 +402,7 @@ def test_stop_cuts_no_poll_before_all_is_settled() -> None:
         threading.Event().wait(0.3)  # what is cut too soon is cut by now
         go_on.set()
         run.wait(PATIENCE)
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < 10.0  # neither the linger nor a poll is waited for
         assert len(interrupts) >= 3
         assert not any(interrupts)
 
