@@ -233,7 +233,7 @@ JOBS = (
     Job(
         "embedded",
         "A backlog of 12,000 messages on the brokers that need no server, beside a bare loop in one thread over the"
-        " same broker that receives, sends and acknowledges in tens.",
+        " same broker that receives, sends and acknowledges in full requests.",
         "",
         embedded,
     ),

@@ -5,7 +5,7 @@ settings of ``synchronous``. For a server: ``python benchmarks/pipe.py sqs://`` 
 endpoint in the environment.
 
 The pipe has two tasks that do nothing, with 16 workers each, and messages of many groups that are put before. The
-loop is the least that any program must do: receive ten, send ten, acknowledge ten, in one thread. Each pair of
+loop is the least that any program must do: receive, send, acknowledge, in full requests and in one thread. Each pair of
 figures comes from one run, one after the other; the median run is printed.
 """
 
@@ -91,11 +91,12 @@ def loop(url: str, messages: int) -> float:
     broker = open_broker(url)
     queues = [f"loop_{uuid.uuid4().hex[:8]}--{number}.fifo" for number in range(TASKS)]
     broker.declare([QueueSpec(queue) for queue in queues])
-    for start in range(0, messages, 10):
-        broker.send(queues[0], [entry(number) for number in range(start, min(start + 10, messages))])
+    most = broker.limits.entries
+    for start in range(0, messages, most):
+        broker.send(queues[0], [entry(number) for number in range(start, min(start + most, messages))])
     begun = time.perf_counter()
     for queue, target in zip(queues, [*queues[1:], None], strict=True):
-        while got := broker.receive(queue, count=10, wait=0, lease=60, attempt=uuid.uuid4().hex):
+        while got := broker.receive(queue, count=most, wait=0, lease=60, attempt=uuid.uuid4().hex):
             if target:
                 broker.send(target, [Entry(one.body, one.group, one.group) for one in got])
             broker.ack(queue, [one.receipt for one in got])

@@ -7,7 +7,7 @@ from benchmarks.programs import work
 
 
 def busy(messages: int, broker: str) -> None:
-    """Do a backlog in tens."""
+    """Do a backlog in full requests."""
     work.go()
     work.tell({"done": messages, "seconds": TASKS * messages / loop(broker, messages)})
 
