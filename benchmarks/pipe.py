@@ -5,8 +5,8 @@ settings of ``synchronous``. For a server: ``python benchmarks/pipe.py sqs://`` 
 endpoint in the environment.
 
 The pipe has two tasks that do nothing, with 16 workers each, and messages of many groups that are put before. The
-loop is the least that any program must do: receive, send, acknowledge, in full requests and in one thread. Each pair of
-figures comes from one run, one after the other; the median run is printed.
+loop is the least that any program must do: receive, send, acknowledge, in full requests and in one thread. Each pair
+of figures comes from one run, one after the other; the median run is printed.
 """
 
 from __future__ import annotations
