@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal, overload
 
 from sqspipes import letters, names, options, watching
+from sqspipes.asked import Asked, Pipe, TaskName, checked_priority
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry, QueueSpec
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
@@ -25,17 +26,15 @@ from sqspipes.processes import child, travel
 from sqspipes.processes.fleet import MOST_PROCESSES, Fleet
 from sqspipes.putting import DirectEngine, each, not_put, send_many, send_one
 from sqspipes.runner import calls
-from sqspipes.runner.calls import Plan
 from sqspipes.runner.entries import message_entry
 from sqspipes.runner.held import Origin
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.plan import RunPlan, Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
-from sqspipes.task import INHERITED, MOST_WORKERS, Backoff, Task, make_tasks
+from sqspipes.task import INHERITED, Backoff, Task, make_tasks
 from sqspipes.watching import Status
 
-TaskName = str | int
 Tasks = Sequence[Callable[..., Any] | Mapping[str, Any] | str]
 
 
@@ -106,13 +105,12 @@ class TaskClient:
         if json_default is not None and not callable(json_default):
             raise options.refuse("json_default", json_default, "a callable, as in json.dumps(default=)")
         self.domain = names.checked_part("domain", domain)
-        self._ignore_none = options.checked_bool("ignore_none", ignore_none)
+        self._pipe = Pipe((), options.checked_bool("ignore_none", ignore_none), json_default)
         self._create = options.checked_bool("create", create)
         self._high_throughput = options.checked_bool("high_throughput", high_throughput)
         self._attributes = _texts("queue_attributes", queue_attributes)
         self._tags = {**_texts("tags", tags), "sqspipes:domain": domain}
         self._stop_timeout = options.checked_seconds("stop_timeout", stop_timeout)
-        self._json_default = json_default
         given = {
             "lease": lease,
             "retries": retries,
@@ -123,7 +121,6 @@ class TaskClient:
             "linger": linger,
         }
         self._defaults = {key: INHERITED[key](key, value) for key, value in given.items()}
-        self._tasks: tuple[Task, ...] = ()
         self._lock = threading.RLock()
         self._declared: set[str] = set()
         self._runs: weakref.WeakSet[Run | Fleet] = weakref.WeakSet()
@@ -151,31 +148,22 @@ class TaskClient:
         with self._lock:
             if any(run.live for run in self._runs):
                 raise OptionError("tasks cannot be registered while a run goes on: stop it first")
-            self._tasks = make_tasks(self.domain, tasks, self._defaults)
+            self._pipe = replace(self._pipe, tasks=make_tasks(self.domain, tasks, self._defaults))
         return self
 
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The registered tasks, in order."""
-        return self._tasks
+        return self._pipe.tasks
 
     def get_task_by_name(self, name_or_index: TaskName) -> Task:
         """Return a registered task, by its name or its place."""
-        if not self._tasks:
-            raise OptionError("no tasks are registered: call register_tasks first")
-        known = [task.name for task in self._tasks]
-        if isinstance(name_or_index, int) and not isinstance(name_or_index, bool):
-            if -len(known) <= name_or_index < len(known):
-                return self._tasks[name_or_index]
-        elif name_or_index in known:
-            return self._tasks[known.index(str(name_or_index))]
-        hint = options.did_you_mean(name_or_index, known)
-        raise OptionError(f"task {name_or_index!r} is not registered{hint}: there are {', '.join(known)}")
+        return self._pipe.named(name_or_index)
 
     @property
     def queue_names(self) -> list[str]:
         """The names of this client's queues, dead-letter queues too."""
-        return [name for task in self._tasks for name in _queues(task)]
+        return [name for task in self.tasks for name in _queues(task)]
 
     @property
     def queues(self) -> list[str]:
@@ -186,7 +174,7 @@ class TaskClient:
     def create_queues(self) -> None:
         """Make the queues that are missing, also those that were deleted since they were last seen."""
         self._declared.difference_update(self.queue_names)
-        self._declare(self._tasks)
+        self._declare(self.tasks)
 
     def purge(self) -> None:
         """Delete all messages from this client's queues; SQS takes up to 60 s for it."""
@@ -271,11 +259,11 @@ class TaskClient:
         """Call the source once, here and now, and hand its outputs on; ``args`` replaces the task's own."""
         first = self.get_task_by_name(0)
         source = replace(first, args=tuple(args)) if args else first
-        targets = self._tasks[1:]
+        targets = self.tasks[1:]
         self._declare(targets)
         engine = DirectEngine(self._broker, {task.name: task for task in targets}, DEFAULT_SECONDS)
-        plan = self._plan(source)
-        parent = Message(uuid.uuid4().hex, None, priority=_checked_priority(priority))
+        plan = self._pipe.plan(source)
+        parent = Message(uuid.uuid4().hex, None, priority=checked_priority(priority))
         calls.hand_on(plan, Origin(), parent, plan.function(*source.args), engine)
 
     def _message(self, task: Task, value: Any, priority: Any, group: Any, id: Any) -> tuple[Message, str]:
@@ -285,7 +273,7 @@ class TaskClient:
             group=None if group is None else checked_name("group", group),
             priority=options.checked_int(f"task {task.name!r}: priority", priority, 0, task.priorities - 1),
         )
-        return message, encode_value(value, "value", self._json_default)
+        return message, encode_value(value, "value", self._pipe.json_default)
 
     def _fed(self, name: TaskName | None) -> Task:
         task = self.get_task_by_name(0 if name is None else name)
@@ -352,10 +340,10 @@ class TaskClient:
         module, so what starts the run belongs under ``if __name__ == "__main__":``. The ``Summary`` has the counts of
         all but those that died. An error of one stops all, and is a ``RunError`` with its text and traceback.
         """
-        asked = (task_name, args, priority, iterate, workers, min_priority, max_priority, drain)
+        asked = Asked(task_name, args, priority, iterate, workers, min_priority, max_priority, drain)
         run: Run | Fleet
         if processes is None:
-            run = self._run(*asked)
+            run = self._run(self._checked(asked))
             if run.stream is not None:
                 results = Results(run, run.stream)
                 run.start()
@@ -381,7 +369,8 @@ class TaskClient:
         drain: bool | float = False,
     ) -> Run:
         """Run tasks in the background: the arguments of ``run``; returns a ``Run`` at once."""
-        return self._run(task_name, args, priority, False, workers, min_priority, max_priority, drain).start()
+        asked = Asked(task_name, args, priority, False, workers, min_priority, max_priority, drain)
+        return self._run(self._checked(asked)).start()
 
     def stop(self) -> None:
         """Ask all runs of this client to stop in good order; returns at once, from a task too."""
@@ -389,87 +378,51 @@ class TaskClient:
             if run.live:
                 run.stop()
 
-    def _run(
-        self,
-        task_name: TaskName | Sequence[TaskName] | None,
-        args: Sequence[Any] | None,
-        priority: int | Callable[[Any], int],
-        iterate: bool,
-        workers: int | None,
-        min_priority: int | None,
-        max_priority: int | None,
-        drain: bool | float,
-    ) -> Run:
-        """Check all that a run is asked for, make its queues, and return it, not yet started."""
-        asked = (task_name, args, priority, iterate, workers, min_priority, max_priority, drain)
-        return self._made(self._asked_for(*asked))
+    def _checked(self, asked: Asked) -> RunPlan:
+        """Check all that a run is asked for, make its queues, and return it as a plan."""
+        plan = self._pipe.run_plan(asked, self._stop_timeout)
+        self._declare(self.tasks)
+        return plan
 
-    def _made(self, plan: RunPlan) -> Run:
+    def _run(self, plan: RunPlan) -> Run:
+        """Return a run, not yet started."""
         with self._lock:
             run = Run(self._broker, plan, self.domain)
             self._runs.add(run)
         return run
 
-    def _asked_for(
-        self,
-        task_name: TaskName | Sequence[TaskName] | None,
-        args: Sequence[Any] | None,
-        priority: int | Callable[[Any], int],
-        iterate: bool,
-        workers: int | None,
-        min_priority: int | None,
-        max_priority: int | None,
-        drain: bool | float,
-    ) -> RunPlan:
-        """Check all that a run is asked for, make its queues, and return it as a plan."""
-        chosen = self._chosen(task_name, args, workers)
-        if not callable(priority):
-            _checked_priority(priority)
-        levels = {task.name: _levels(task, min_priority, max_priority) for task in chosen}
-        plans = [self._plan(task) for task in chosen]
-        for task in chosen:
-            task.check_signature()
-        plan = RunPlan(
-            plans=plans,
-            levels=levels,
-            priority=priority,
-            drain=_checked_drain(drain),
-            iterate=chosen[-1].name if options.checked_bool("iterate", iterate) else None,
-            stop_timeout=self._stop_timeout,
-        )
-        self._declare(self._tasks)
-        return plan
-
     # Running in several processes
 
-    def _fleet(self, count: Any, asked: tuple[Any, ...]) -> Fleet:
+    def _fleet(self, count: Any, asked: Asked) -> Fleet:
         """Check that a run can be one of several processes, and return it, not yet started."""
         options.checked_int("processes", count, 1, MOST_PROCESSES)
-        if asked[3] is not False:
-            raise OptionError(f"iterate is {asked[3]!r}: allowed with processes is False, one process reads")
+        if asked.iterate is not False:
+            raise OptionError(
+                f"iterate is {asked.iterate!r}: allowed with processes is False, one process reads"
+            )
         child.refuse_unguarded()
         parcel = travel.packed((self, asked), self._travelling(asked))
-        plan = self._asked_for(*asked)
+        plan = self._checked(asked)
         with self._lock:
             fleet = Fleet(self._broker, plan, self.domain, parcel, count if plan.fed() else 1)
             self._runs.add(fleet)
         return fleet
 
-    def _share(self, asked: tuple[Any, ...], first: bool) -> Run:
+    def _share(self, asked: Asked, first: bool) -> Run:
         """Return the run of one of several processes: the first has the whole plan."""
-        plan = self._asked_for(*asked)
-        return self._made(plan if first else plan.beside())
+        plan = self._checked(asked)
+        return self._run(plan if first else plan.beside())
 
-    def _travelling(self, asked: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    def _travelling(self, asked: Asked) -> Iterator[tuple[str, Any]]:
         """Yield what may be unable to go to another process, with its name."""
-        for task in self._tasks:
+        for task in self.tasks:
             for field in fields(task):
                 yield f"task {task.name!r}: {field.name}", getattr(task, field.name)
         yield from self._defaults.items()
-        yield "json_default", self._json_default
+        yield "json_default", self._pipe.json_default
         yield "session", self._account["session"]
-        yield "args", asked[1]
-        yield "priority", asked[2]
+        yield "args", asked.args
+        yield "priority", asked.priority
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs; it opens the broker itself."""
@@ -487,51 +440,13 @@ class TaskClient:
         self._lock, self._runs, self._pid = threading.RLock(), weakref.WeakSet(), os.getpid()
         self._broker = open_broker(url, **self._account)
 
-    def _chosen(
-        self,
-        task_name: TaskName | Sequence[TaskName] | None,
-        args: Sequence[Any] | None,
-        workers: int | None,
-    ) -> list[Task]:
-        """Return the tasks to run, in the order of the pipe."""
-        if task_name is None:
-            self.get_task_by_name(0)
-            chosen = [task for task in self._tasks if task.method is not None]
-        elif isinstance(task_name, str | int):
-            chosen = [self.get_task_by_name(task_name)]
-        else:
-            found = {self.get_task_by_name(name).index for name in task_name}
-            chosen = [self._tasks[index] for index in sorted(found)]
-        if not chosen:
-            raise options.refuse("task_name", task_name, "a task with a method, or several")
-        if args is not None and len(chosen) > 1:
-            raise OptionError(
-                "args replaces one task's arguments: for several tasks give each its key 'args'"
-            )
-        if args is not None:
-            chosen = [replace(chosen[0], args=tuple(args))]
-        if workers is not None:
-            count = options.checked_int("workers", workers, 1, MOST_WORKERS)
-            chosen = [replace(task, workers=count) for task in chosen]
-        return chosen
-
-    def _plan(self, task: Task) -> Plan:
-        return Plan(
-            task=task,
-            function=task.function(),
-            next=self._tasks[task.index + 1] if task.index + 1 < len(self._tasks) else None,
-            tasks={each.name: each for each in self._tasks},
-            ignore_none=self._ignore_none,
-            json_default=self._json_default,
-        )
-
     # Watching and mending
 
     def status(self) -> Status:
         """Return what waits, what is under way and what died, per task and level."""
-        self._declare(self._tasks)
+        self._declare(self.tasks)
         runs = [run for run in list(self._runs) if isinstance(run, Run) and run.live]
-        return watching.look(self._broker, self.domain, self._tasks, runs)
+        return watching.look(self._broker, self.domain, self.tasks, runs)
 
     def dead_letters(self, task: TaskName | None = None) -> Iterator[DeadLetter]:
         """Iterate over the dead letters of one task, or of all.
@@ -554,7 +469,7 @@ class TaskClient:
 
     def _mended(self, name: TaskName | None) -> list[Task]:
         """Return the tasks whose dead letters are meant, their queues made."""
-        chosen = list(self._tasks) if name is None else [self.get_task_by_name(name)]
+        chosen = list(self.tasks) if name is None else [self.get_task_by_name(name)]
         found = [task for task in chosen if task.queues]
         self._declare(found)
         return found
@@ -600,7 +515,7 @@ class TaskClient:
         self.close()
 
     def __repr__(self) -> str:
-        tasks = [task.name for task in self._tasks]
+        tasks = [task.name for task in self.tasks]
         return f"TaskClient({self.domain!r}, broker={self._broker.url!r}, tasks={tasks})"
 
 
@@ -626,31 +541,9 @@ def _texts(option: str, given: Any) -> dict[str, str]:
     raise options.refuse(option, given, "a dict of texts")
 
 
-def _checked_priority(priority: Any) -> int:
-    return options.checked_int("priority", priority, 0, names.MOST_PRIORITIES - 1)
-
-
-def _checked_drain(drain: Any) -> float | None:
-    if isinstance(drain, bool):
-        return -1.0 if drain else None
-    return options.checked_seconds("drain", drain)
-
-
 def _checked_ids(ids: Any) -> set[str] | None:
     if ids is None:
         return None
     if isinstance(ids, Collection) and not isinstance(ids, str) and all(isinstance(id, str) for id in ids):
         return set(ids)
     raise options.refuse("ids", ids, "a list of ids")
-
-
-def _levels(task: Task, low: Any, high: Any) -> list[int]:
-    """Return the levels of a task that are to be served."""
-    most = names.MOST_PRIORITIES - 1
-    first = 0 if low is None else options.checked_int("min_priority", low, 0, most)
-    last = most if high is None else options.checked_int("max_priority", high, 0, most)
-    levels = [level for level in range(task.priorities) if first <= level <= last]
-    if not levels and not task.is_source():
-        has = f"task {task.name!r} has levels 0 to {task.priorities - 1}"
-        raise OptionError(f"min_priority is {low!r} and max_priority {high!r}: {has}")
-    return levels

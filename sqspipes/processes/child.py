@@ -31,7 +31,7 @@ MOST_TRACEBACK = 20_000
 class Client(Protocol):
     """What a child needs of the TaskClient that was sent to it."""
 
-    def _share(self, asked: tuple[Any, ...], first: bool) -> Run: ...
+    def _share(self, asked: Any, first: bool) -> Run: ...
 
     def close(self) -> None: ...
 
@@ -61,7 +61,7 @@ def main(link: Connection, parcel: bytes, first: bool) -> None:
         _send(link, asdict(summary))
 
 
-def _unpacked(parcel: bytes) -> tuple[Client, tuple[Any, ...]]:
+def _unpacked(parcel: bytes) -> tuple[Client, Any]:
     client, asked = pickle.loads(parcel)
     return client, asked
 

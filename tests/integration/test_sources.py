@@ -133,9 +133,10 @@ def test_slow_source_runs_in_as_many_calls_as_it_has_workers(domain: str) -> Non
         return 1
 
     seen = Seen()
-    with piped(domain, MEMORY, {"method": slow, "workers": 3}, seen.take) as client, client.start() as run:
+    source = {"method": slow, "workers": 3, "backoff": 60}
+    with piped(domain, MEMORY, source, seen.take) as client, client.start() as run:
         seen.wait(6)
-        together.abort()
+        together.abort()  # each of the three calls fails once
         run.stop()
     assert most == [3]
 

@@ -466,7 +466,8 @@ def test_lease_is_extended_for_as_long_as_a_call_runs(broker: Passing) -> None:
         extended.release()
 
     client = piped(broker, take)
-    client._tasks = (replace(client.tasks[0], lease=1.0),)  # shorter than users may have it
+    shorter = replace(client.tasks[0], lease=1.0)  # than users may have it
+    client._pipe = replace(client._pipe, tasks=(shorter,))
     client.put(1)
     broker.before["extend", "take"] = extend
     with client.start() as run:

@@ -147,7 +147,8 @@ def test_message_of_a_lost_receive_goes_back_when_it_comes_at_last(broker: Hangi
 def test_late_answer_of_a_receive_counts_its_lease_from_the_begin(broker: Hanging) -> None:
     seen = Seen()
     client = piped(broker, seen)
-    client._tasks = (replace(client.tasks[0], lease=0.6), *client.tasks[1:])  # shorter than users may have it
+    shorter = replace(client.tasks[0], lease=0.6)  # than users may have it
+    client._pipe = replace(client._pipe, tasks=(shorter, *client.tasks[1:]))
     client.put(1)
     gate = broker.hang("receive", TAKE)
     with client.start() as run:

@@ -1,0 +1,130 @@
+"""Asked: what ``run`` and ``start`` are asked for, checked and made into the plan of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqspipes import names, options
+from sqspipes.errors import OptionError
+from sqspipes.runner.calls import Plan
+from sqspipes.runner.plan import RunPlan
+from sqspipes.task import MOST_WORKERS, Task
+
+TaskName = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The arguments of ``run``, as they were given."""
+
+    task_name: TaskName | Sequence[TaskName] | None
+    args: Sequence[Any] | None
+    priority: int | Callable[[Any], int]
+    iterate: bool
+    workers: int | None
+    min_priority: int | None
+    max_priority: int | None
+    drain: bool | float
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """A client's tasks, in order, and what holds for each of their calls."""
+
+    tasks: tuple[Task, ...] = ()
+    ignore_none: bool = True
+    json_default: Callable[[Any], Any] | None = None
+
+    def named(self, name_or_index: TaskName) -> Task:
+        """Return a task, by its name or its place."""
+        if not self.tasks:
+            raise OptionError("no tasks are registered: call register_tasks first")
+        known = [task.name for task in self.tasks]
+        if isinstance(name_or_index, int) and not isinstance(name_or_index, bool):
+            if -len(known) <= name_or_index < len(known):
+                return self.tasks[name_or_index]
+        elif name_or_index in known:
+            return self.tasks[known.index(str(name_or_index))]
+        hint = options.did_you_mean(name_or_index, known)
+        raise OptionError(f"task {name_or_index!r} is not registered{hint}: there are {', '.join(known)}")
+
+    def plan(self, task: Task) -> Plan:
+        """Return what a run does with a task, which may have other settings here than where it was registered."""
+        return Plan(
+            task=task,
+            function=task.function(),
+            next=self.tasks[task.index + 1] if task.index + 1 < len(self.tasks) else None,
+            tasks={each.name: each for each in self.tasks},
+            ignore_none=self.ignore_none,
+            json_default=self.json_default,
+        )
+
+    def run_plan(self, asked: Asked, stop_timeout: float) -> RunPlan:
+        """Check all that a run is asked for, and return it as a plan."""
+        chosen = self._with_changes(self._chosen(asked.task_name), asked)
+        if not callable(asked.priority):
+            checked_priority(asked.priority)
+        levels = {task.name: _levels(task, asked.min_priority, asked.max_priority) for task in chosen}
+        plans = [self.plan(task) for task in chosen]
+        for task in chosen:
+            task.check_signature()
+        return RunPlan(
+            plans=plans,
+            levels=levels,
+            priority=asked.priority,
+            drain=_checked_drain(asked.drain),
+            iterate=chosen[-1].name if options.checked_bool("iterate", asked.iterate) else None,
+            stop_timeout=stop_timeout,
+        )
+
+    def _chosen(self, task_name: TaskName | Sequence[TaskName] | None) -> list[Task]:
+        """Return the tasks to run, in the order of the pipe."""
+        if task_name is None:
+            self.named(0)
+            chosen = [task for task in self.tasks if task.method is not None]
+        elif isinstance(task_name, str | int):
+            chosen = [self.named(task_name)]
+        else:
+            found = {self.named(name).index for name in task_name}
+            chosen = [self.tasks[index] for index in sorted(found)]
+        if not chosen:
+            raise options.refuse("task_name", task_name, "a task with a method, or several")
+        return chosen
+
+    @staticmethod
+    def _with_changes(chosen: list[Task], asked: Asked) -> list[Task]:
+        changes: Mapping[str, Any] = {}
+        if asked.args is not None:
+            if len(chosen) > 1:
+                raise OptionError(
+                    "args replaces one task's arguments: for several tasks give each its key 'args'"
+                )
+            changes = {"args": tuple(asked.args)}
+        if asked.workers is not None:
+            changes = {**changes, "workers": options.checked_int("workers", asked.workers, 1, MOST_WORKERS)}
+        return [replace(task, **changes) for task in chosen]
+
+
+def checked_priority(priority: Any) -> int:
+    """Return the priority of what a source produces."""
+    return options.checked_int("priority", priority, 0, names.MOST_PRIORITIES - 1)
+
+
+def _checked_drain(drain: Any) -> float | None:
+    if isinstance(drain, bool):
+        return -1.0 if drain else None
+    return options.checked_seconds("drain", drain)
+
+
+def _levels(task: Task, low: Any, high: Any) -> list[int]:
+    """Return the levels of a task that are to be served."""
+    most = names.MOST_PRIORITIES - 1
+    first = 0 if low is None else options.checked_int("min_priority", low, 0, most)
+    last = most if high is None else options.checked_int("max_priority", high, 0, most)
+    levels = [level for level in range(task.priorities) if first <= level <= last]
+    if not levels and not task.is_source():
+        has = f"task {task.name!r} has levels 0 to {task.priorities - 1}"
+        raise OptionError(f"min_priority is {low!r} and max_priority {high!r}: {has}")
+    return levels
