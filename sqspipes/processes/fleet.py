@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import math
 import multiprocessing
-import os
 import queue
-import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -19,9 +16,9 @@ from typing import Any
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import OptionError, RunError, SqspipesError
 from sqspipes.processes.member import Member
+from sqspipes.runner.background import Background
 from sqspipes.runner.calls import describe
 from sqspipes.runner.plan import RunPlan, Summary, described
-from sqspipes.runner.stream import SIGNAL_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +40,13 @@ _GUARD = (
 )
 
 
-class Fleet:
-    """A run in several processes, in the background. It is asked, waited for and stopped as a ``Run`` is."""
+class Fleet(Background):
+    """A run in several processes."""
 
     def __init__(self, broker: Broker, plan: RunPlan, domain: str, parcel: bytes, count: int) -> None:
         if multiprocessing.current_process().daemon:
             raise OptionError("processes is given in a daemon of multiprocessing, which may start none")
+        super().__init__(f"sqspipes run {domain}")
         self._plan = plan
         self._domain = domain
         self._url = broker.url
@@ -61,10 +59,6 @@ class Fleet:
         self._woken, self._waker = multiprocessing.Pipe(duplex=False)
         self._stopping = False
         self._reason = "stopped"
-        self._error: RunError | None = None
-        self._over = threading.Event()
-        self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._supervise, name=f"sqspipes run {domain}", daemon=True)
 
     # What users do with it
 
@@ -73,44 +67,8 @@ class Fleet:
         tasks = ", ".join(map(described, self._plan.plans))
         count = len(self._members)
         logger.info("%s runs on %s in %d processes: %s", self._domain, self._url, count, tasks)
-        atexit.register(self._leave)
-        self._thread.start()
+        self._begin()
         return self
-
-    def wait(self) -> Summary:
-        """Wait for the end and return the summary. Raises ``RunError``."""
-        self.join()
-        if self._error is not None:
-            raise self._error
-        return self.summary
-
-    def join(self) -> None:
-        """Wait for the end, whatever it is."""
-        while not self._over.wait(SIGNAL_SECONDS):
-            pass
-        self._thread.join()
-
-    def stop(self) -> None:
-        """Ask all processes to stop in good order; returns at once, from any thread."""
-        self._ask("stop")
-
-    def signal(self) -> None:
-        """Ask all processes to stop as SIGTERM does. A second call waits for nothing."""
-        self._ask("signal")
-
-    def interrupt(self) -> None:
-        """Ask all processes to stop as SIGINT does."""
-        self._ask("interrupt")
-
-    @property
-    def over(self) -> bool:
-        """Whether the run has ended."""
-        return self._over.is_set()
-
-    @property
-    def live(self) -> bool:
-        """Whether the run goes on, started by this process."""
-        return self._thread.ident is not None and not self._over.is_set() and self._pid == os.getpid()
 
     @property
     def summary(self) -> Summary:
@@ -118,17 +76,10 @@ class Fleet:
         done, failed, dead = (self._counts[count] for count in ("done", "failed", "dead"))
         return Summary(self._reason, done, failed, dead)
 
-    def _ask(self, level: str) -> None:
-        """Take a request: nothing here takes a lock, a signal may come at any moment."""
-        self._requests.put(level)
+    def _ask(self, what: str) -> None:
+        self._requests.put(what)
         with suppress(OSError, ValueError):  # it is over, or wakes up already
             self._waker.send_bytes(b".")
-
-    def _leave(self) -> None:
-        """Stop in good order at the end of the process."""
-        if self.live:
-            self.stop()
-            self.join()
 
     # Supervising
 
@@ -146,8 +97,6 @@ class Fleet:
                 member.kill()
             self._waker.close()
             self._woken.close()
-            self._over.set()
-            atexit.unregister(self._leave)
 
     def _watch(self) -> None:
         """Start, hear and bury processes until the last one has ended after a stop."""

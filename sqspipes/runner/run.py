@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import math
-import os
 import queue
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +15,7 @@ from typing import Any
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
 from sqspipes.runner import calls
+from sqspipes.runner.background import Background
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.drain import Drain
@@ -31,7 +29,7 @@ from sqspipes.runner.plan import RunPlan, Summary, described
 from sqspipes.runner.settler import Settler
 from sqspipes.runner.shared import Shared
 from sqspipes.runner.source import Source
-from sqspipes.runner.stream import SIGNAL_SECONDS, Stream
+from sqspipes.runner.stream import Stream
 
 logger = logging.getLogger(__name__)
 
@@ -55,23 +53,20 @@ LOOK_SECONDS = 1.0
 _REASONS = {"drained": "drained", "signal": "signal", "interrupt": "signal"}
 
 
-class Run:
-    """A run in the background. As a context manager it is stopped, in good order, when the block is left."""
+class Run(Background):
+    """A run in this process. As a context manager it is stopped, in good order, when the block is left."""
 
     def __init__(self, broker: Broker, plan: RunPlan, domain: str) -> None:
+        super().__init__(f"sqspipes run {domain}")
         self._broker = broker
         self._plan = plan
         self._domain = domain
         self._commands: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self._over = threading.Event()
-        self._error: BaseException | None = None
         self._reason = "stopped"
         self._cut = False  # receives that are open at a stop are cut, not let end
         self._hurried = False  # a second signal came: nothing is waited for
-        self._pid = os.getpid()
         self._outage = Outage(broker.url, broker.limits.longest_answer)
         self._build()
-        self._thread = threading.Thread(target=self._supervise, name=f"sqspipes run {domain}", daemon=True)
 
     def _build(self) -> None:
         leases = Leases(Clock(), self._broker.limits.longest_lease, lambda due: self._keeper.tick(due))
@@ -155,49 +150,6 @@ class Run:
 
     # What users do with it
 
-    def wait(self, timeout: float | None = None) -> Summary:
-        """Wait for the end and return the summary.
-
-        Raises ``RunError`` if a part died, a task's own error if ``on_error="raise"`` or a source gave up, and
-        ``TimeoutError`` if the run is not over after ``timeout`` seconds.
-        """
-        if not self.join(timeout):
-            raise TimeoutError(f"the run is not over after {timeout} s")
-        if self._error is not None:
-            raise self._error
-        return self.summary
-
-    def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end, whatever it is; False if the run is not over after ``timeout`` seconds."""
-        deadline = time.monotonic() + timeout if timeout is not None else math.inf
-        while not self._over.wait(min(SIGNAL_SECONDS, max(0.0, deadline - time.monotonic()))):
-            if time.monotonic() >= deadline:
-                return False
-        self._thread.join()
-        return True
-
-    def stop(self) -> None:
-        """Ask the run to stop in good order; returns at once, from any thread, a task's too."""
-        self._commands.put(("stop", None))
-
-    def signal(self) -> None:
-        """Ask the run to stop as SIGTERM does: open polls are let end. A second call waits for nothing."""
-        self._commands.put(("signal", None))
-
-    def interrupt(self) -> None:
-        """Ask the run to stop as SIGINT does: open polls are cut."""
-        self._commands.put(("interrupt", None))
-
-    @property
-    def over(self) -> bool:
-        """Whether the run has ended."""
-        return self._over.is_set()
-
-    @property
-    def live(self) -> bool:
-        """Whether the run goes on, in this process."""
-        return self._thread.ident is not None and not self._over.is_set() and self._pid == os.getpid()
-
     @property
     def summary(self) -> Summary:
         """The counts so far, and the reason once the run is over."""
@@ -242,15 +194,11 @@ class Run:
         """Start all parts."""
         tasks = ", ".join(map(described, self._plan.plans))
         logger.info("%s runs on %s: %s", self._domain, self._broker.url, tasks)
-        atexit.register(self._leave)
-        self._thread.start()
+        self._begin()
         return self
 
-    def _leave(self) -> None:
-        """Stop in good order at the end of the process."""
-        if self.live:
-            self.stop()
-            self.join()
+    def _ask(self, what: str) -> None:
+        self._commands.put((what, None))
 
     def _supervise(self) -> None:
         try:
@@ -271,8 +219,6 @@ class Run:
             self._note_the_rest()
             if self.stream is not None:
                 self.stream.close()
-            self._over.set()
-            atexit.unregister(self._leave)
 
     def _wait_for_end(self) -> tuple[str, Any]:
         drain = self._drain

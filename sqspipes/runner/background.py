@@ -1,0 +1,96 @@
+"""Background: what goes on in a thread of its own until it is told to stop: by users, signals, the process's end."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+
+from sqspipes.runner.plan import Summary
+from sqspipes.runner.stream import SIGNAL_SECONDS
+
+
+class Background(ABC):
+    """A run, as its user sees it from other threads."""
+
+    def __init__(self, name: str) -> None:
+        self._error: BaseException | None = None
+        self._over = threading.Event()
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    @property
+    @abstractmethod
+    def summary(self) -> Summary:
+        """The counts so far, and the reason once the run is over."""
+
+    @abstractmethod
+    def _supervise(self) -> None:
+        """Do all of it, in the thread; raises nothing."""
+
+    @abstractmethod
+    def _ask(self, what: str) -> None:
+        """Take a request to ``stop``, a ``signal`` or an ``interrupt``; takes no lock, and returns at once."""
+
+    def wait(self, timeout: float | None = None) -> Summary:
+        """Wait for the end and return the summary.
+
+        Raises ``RunError`` if a part or a process died, a task's own error if ``on_error="raise"`` or a source gave
+        up, and ``TimeoutError`` if the run is not over after ``timeout`` seconds.
+        """
+        if not self.join(timeout):
+            raise TimeoutError(f"the run is not over after {timeout} s")
+        if self._error is not None:
+            raise self._error
+        return self.summary
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end, whatever it is; False if the run is not over after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout if timeout is not None else math.inf
+        while not self._over.wait(min(SIGNAL_SECONDS, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                return False
+        self._thread.join()
+        return True
+
+    def stop(self) -> None:
+        """Ask the run to stop in good order; returns at once, from any thread, a task's too."""
+        self._ask("stop")
+
+    def signal(self) -> None:
+        """Ask the run to stop as SIGTERM does: open polls are let end. A second call waits for nothing."""
+        self._ask("signal")
+
+    def interrupt(self) -> None:
+        """Ask the run to stop as SIGINT does: open polls are cut."""
+        self._ask("interrupt")
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return self._over.is_set()
+
+    @property
+    def live(self) -> bool:
+        """Whether the run goes on, in this process."""
+        return self._thread.ident is not None and not self._over.is_set() and self._pid == os.getpid()
+
+    def _begin(self) -> None:
+        atexit.register(self._leave)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._supervise()
+        finally:
+            self._over.set()
+            atexit.unregister(self._leave)
+
+    def _leave(self) -> None:
+        """Stop in good order at the end of the process."""
+        if self.live:
+            self.stop()
+            self.join()
