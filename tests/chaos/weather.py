@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from tests.servers import (
     Behaviour,
@@ -73,6 +74,7 @@ class _Remembered:
     lock: threading.Lock = field(default_factory=threading.Lock)
     reply: Reply | None = None
     receipts: frozenset[str] = frozenset()
+    forsaken: bool = False  #: it was asked back while it was open, and answered that there was nothing yet
 
 
 class Replays:
@@ -81,6 +83,10 @@ class Replays:
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ReceiveMessage.html: a receive with
     the same ``ReceiveRequestAttemptId`` has the same messages and receipts again, as long as none of them was
     deleted or extended. One whose first receive is still open has that one's answer, or none after its own wait.
+
+    What a server gives to a poll that was cut and asked back before is hidden for a lease: the declared limit of a
+    stop, which nobody can do anything about. Those messages are given back here, and counted, so that every other
+    one that is hidden is found.
     """
 
     def __init__(self) -> None:
@@ -88,6 +94,7 @@ class Replays:
         self._attempts: dict[str, _Remembered] = {}
         self._changed: set[str] = set()
         self.replayed = 0
+        self.orphaned = 0
         self.grace = GRACE
 
     def __call__(self, request: Request, forward: Forward) -> Reply:
@@ -104,6 +111,7 @@ class Replays:
             attempt = request.json["ReceiveRequestAttemptId"]
             known = self._attempts.setdefault(attempt, _Remembered(waits=wait))
         if not known.lock.acquire(timeout=wait + (self.grace if known.waits else BUSY_GRACE)):
+            known.forsaken = True
             return json_reply({})
         try:
             return self._answered(known, request, forward)
@@ -118,11 +126,28 @@ class Replays:
                 known.receipts = frozenset(
                     message["ReceiptHandle"] for message in reply.json.get("Messages") or ()
                 )
+                if known.forsaken and known.receipts:
+                    self.orphaned += len(known.receipts)
+                    forward(_release(request, known.receipts))
             return reply
         with self._lock:
             self.replayed += 1
             changed = known.receipts & self._changed
         return _refused(request, forward) if changed else known.reply
+
+
+def _release(receive: Request, receipts: Iterable[str]) -> Request:
+    """Return the request that gives back what a receive took."""
+    entries = [
+        {"Id": str(number), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
+        for number, receipt in enumerate(receipts)
+    ]
+    target = "AmazonSQS.ChangeMessageVisibilityBatch"
+    headers = {
+        name: target if name.lower() == "x-amz-target" else value for name, value in receive.headers.items()
+    }
+    body = json.dumps({"QueueUrl": receive.json["QueueUrl"], "Entries": entries}).encode()
+    return replace(receive, headers=headers, body=body)
 
 
 def _refused(request: Request, forward: Forward) -> Reply:
