@@ -16,13 +16,13 @@ from collections.abc import Callable
 
 #: The part that is kept of the pace at which a request was throttled, and by which it grows: each second, and each
 #: second squared, so that a cut that went too deep is soon made up for.
-KEPT, GROWTH, ACCELERATION = 0.93, 0.01, 0.002
+KEPT, GROWTH, ACCELERATION = 0.93, 0.01, 0.004
 
 #: Seconds after a cut in which what is throttled was under way before it.
 CUT_SECONDS = 0.5
 
 #: Seconds over which the pace is measured: at most, and at least.
-LONGEST_SPAN, SHORTEST_SPAN = 1.0, 0.25
+LONGEST_SPAN, SHORTEST_SPAN = 1.0, 0.05
 
 #: Requests a second that are tried in any case.
 LEAST = 5.0

@@ -25,6 +25,9 @@ MANY_GROUPED = 3
 #: Answers of one message that follow one with a suspect.
 SINGLY_AFTER_SUSPECT = 10
 
+#: Full answers in a row after which more waits in a queue than came while nobody asked.
+BACKLOG_AFTER = 2
+
 #: Receives that a busy level gets for each one of a lower level.
 SHARE_OF_HIGHER = 9
 
@@ -41,6 +44,7 @@ class Level:
         self.open = 0  #: receives that are in flight
         self.asked = 0  #: messages that receives in flight will probably bring
         self.busy = False  #: the last answer was full
+        self.full = 0  #: full answers in a row
         self.singly = 1  #: answers that shall hold one message, before the next may hold more
         self.answered = False  #: a receive has ended
         self.grouped = False  #: the last answer had many messages, some of them put with a group
@@ -156,7 +160,8 @@ class Intake:
         suspicious = any(delivery.receives > MOST_INNOCENT_RECEIVES for delivery in deliveries)
         self._learn(level, count, len(deliveries), reserved, suspicious)
         short = len(deliveries) < count
-        if short and (deliveries or level.grouped):
+        enough = not grouped and 0 < level.full < BACKLOG_AFTER
+        if (short and (deliveries or level.grouped)) or enough:
             self._linger(level, unblocked if grouped or level.grouped else None)
         level.grouped = grouped and len(deliveries) >= MANY_GROUPED
 
@@ -201,8 +206,9 @@ class Intake:
             level.arrivals.note(got, time.monotonic())
             if got:
                 level.singly = SINGLY_AFTER_SUSPECT if suspicious else max(0, level.singly - 1)
-            full = got == self._broker.limits.entries
-            level.width = min(level.width + 1, self._broker.limits.requests_in_flight) if full else 1
+            level.full = level.full + 1 if got == self._broker.limits.entries else 0
+            most = self._broker.limits.requests_in_flight
+            level.width = min(level.width + 1, most) if level.full >= BACKLOG_AFTER else 1
             if level.width > level.threads and not self._stopped.is_set():
                 self._start_thread(level)
             self._dispatcher.room.notify_all()
