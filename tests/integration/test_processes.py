@@ -211,11 +211,13 @@ def test_process_that_is_stopped_from_outside_is_started_again(
 ) -> None:
     arguments = broker_arguments("sqlite")
     with (
-        filled(domain, arguments, "work"),
+        filled(domain, arguments, "work") as client,
         many(tmp_path, domain, arguments, "work", drain=True) as running,
     ):
         stopped = running.pids(2)[1]
+        until(lambda: client.status().levels[0].waiting == 0)  # two processes hold them all
         os.kill(stopped, signal.SIGTERM)
+        until(lambda: client.status().levels[0].waiting > 0)  # it gave back what it had not begun
         running.open(stopped)
         running.pids(3)
         running.open()
