@@ -45,6 +45,10 @@ INTERRUPT_SECONDS = 0.1
 #: Seconds that each step of a stop gets at a second signal: to settle, to cut receives, to give back what they took.
 HURRIED_SECONDS = 0.15
 
+#: Seconds for which receives are left open once all is settled: answers with what was given back are then not on
+#: their way when they are cut.
+SETTLED_SECONDS = 0.25
+
 #: Seconds between looks at open receives during a stop: one whose answer is overdue is not waited for.
 LOOK_SECONDS = 1.0
 
@@ -305,12 +309,21 @@ class Run(Background):
     def _wait_for_receives(self) -> None:
         """Wait for open receives, cut or let end."""
         hurried_until = math.inf
+        if self._cut and not self._broker.limits.clean_interrupt:
+            self._let_receives_end(SETTLED_SECONDS)
         while any(intake.open for intake in self._intakes) and time.monotonic() < hurried_until:
             if self._hurried:
                 hurried_until = min(hurried_until, time.monotonic() + HURRIED_SECONDS)
             if self._cut:
                 self._broker.interrupt()
             self._hear(INTERRUPT_SECONDS if self._cut else LOOK_SECONDS)
+
+    def _let_receives_end(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._hurried and any(intake.open for intake in self._intakes):
+            if (left := until - time.monotonic()) <= 0:
+                return
+            self._hear(left)
 
     def _hear(self, seconds: float) -> None:
         """Wait for a command during a stop, and note what it changes."""
