@@ -226,9 +226,8 @@ def _parsed(text: str) -> Any:
         body, end = _decoder.raw_decode(text)
     except ValueError:
         end = -1
-    return (
-        body if end == len(text) else _decoder.decode(text)
-    )  # decode takes blanks around it, and tells errors
+    # The slower way takes blanks around it, and tells errors.
+    return body if end == len(text) else _decoder.decode(text)
 
 
 def _usual(body: dict[str, Any]) -> Message | None:
@@ -288,8 +287,6 @@ _MOST = 2**31
 
 def _typed(body: Mapping[str, Any], key: str, kind: Any, default: Any = _missing) -> Any:
     value = body.get(key, default)
-    if type(value) is kind and kind is not int:
-        return value
     if value is _missing:
         raise DecodingError(f"the body has no {key}")
     if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):

@@ -108,6 +108,14 @@ def filled(domain: str, arguments: dict[str, Any], *tasks: str, values: Any = ra
     return client
 
 
+@contextlib.contextmanager
+def two_at_work(tmp_path: Path, domain: str, arguments: dict[str, Any]) -> Iterator[tuple[TaskClient, Many]]:
+    """Yield a client and a program of two processes, each with a call that waits for its gate."""
+    with filled(domain, arguments, "work") as client, many(tmp_path, domain, arguments, "work") as running:
+        running.pids(2)
+        yield client, running
+
+
 @pytest.mark.parametrize("broker", ["sqlite", "sqs"])
 def test_processes_share_the_work_and_drain(
     broker: str, broker_arguments: Arguments, domain: str, tmp_path: Path
@@ -147,11 +155,7 @@ def test_sigterm_stops_all_in_good_order(
     broker: str, whole_group: bool, broker_arguments: Arguments, domain: str, tmp_path: Path
 ) -> None:
     arguments = broker_arguments(broker)
-    with (
-        filled(domain, arguments, "work") as client,
-        many(tmp_path, domain, arguments, "work") as running,
-    ):
-        running.pids(2)
+    with two_at_work(tmp_path, domain, arguments) as (client, running):
         os.killpg(running.process.pid, signal.SIGTERM) if whole_group else running.process.terminate()
         until(lambda: in_flight(client, "work") == 2)
         running.open()
@@ -164,11 +168,7 @@ def test_sigint_of_the_terminal_stops_all_and_is_raised_once(
     broker_arguments: Arguments, domain: str, tmp_path: Path
 ) -> None:
     arguments = broker_arguments("sqlite")
-    with (
-        filled(domain, arguments, "work") as client,
-        many(tmp_path, domain, arguments, "work") as running,
-    ):
-        running.pids(2)
+    with two_at_work(tmp_path, domain, arguments) as (client, running):
         os.killpg(running.process.pid, signal.SIGINT)
         until(lambda: in_flight(client, "work") == 2)
         running.open()
@@ -179,11 +179,7 @@ def test_sigint_of_the_terminal_stops_all_and_is_raised_once(
 
 def test_second_signal_waits_for_no_call(broker_arguments: Arguments, domain: str, tmp_path: Path) -> None:
     arguments = broker_arguments("sqlite")
-    with (
-        filled(domain, arguments, "work") as client,
-        many(tmp_path, domain, arguments, "work") as running,
-    ):
-        running.pids(2)
+    with two_at_work(tmp_path, domain, arguments) as (client, running):
         running.process.terminate()
         until(lambda: in_flight(client, "work") == 2)
         running.process.terminate()
@@ -194,11 +190,7 @@ def test_processes_end_when_their_parent_is_killed(
     broker_arguments: Arguments, domain: str, tmp_path: Path
 ) -> None:
     arguments = broker_arguments("sqlite")
-    with (
-        filled(domain, arguments, "work") as client,
-        many(tmp_path, domain, arguments, "work") as running,
-    ):
-        running.pids(2)
+    with two_at_work(tmp_path, domain, arguments) as (client, running):
         running.process.kill()
         until(lambda: in_flight(client, "work") == 2)
         running.open()
@@ -215,9 +207,9 @@ def test_process_that_is_stopped_from_outside_is_started_again(
         many(tmp_path, domain, arguments, "work", drain=True) as running,
     ):
         stopped = running.pids(2)[1]
-        until(lambda: client.status().levels[0].waiting == 0)  # two processes hold them all
+        until(lambda: waiting(client, "work") == 0)  # two processes hold them all
         os.kill(stopped, signal.SIGTERM)
-        until(lambda: client.status().levels[0].waiting > 0)  # it gave back what it had not begun
+        until(lambda: waiting(client, "work") > 0)  # it gave back what it had not begun
         running.open(stopped)
         running.pids(3)
         running.open()
