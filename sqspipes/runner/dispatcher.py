@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqspipes import message as messages
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
@@ -47,7 +47,7 @@ class Dispatcher:
         self.task: Task = plan.task
         self.counts = Counts()
         self.lock = threading.RLock()
-        self.room = threading.Condition(self.lock)  #: there is room to receive into
+        self.unblocking = threading.Condition(self.lock)  #: groups may go on at the broker
         self.lanes = Lanes(plan.task.priorities)
         self.pace = Pace(plan.task.workers)
         limits = shared.broker.limits
@@ -55,7 +55,9 @@ class Dispatcher:
         self._settling_free = limits.entries * limits.requests_in_flight
         self.settling = 0
         self.unblocked = 0  #: messages put with a group that were acknowledged
-        self.thirsty = 0  #: receivers that wait for room
+        self.invite: Callable[[], None] | None = (
+            None  #: lets receivers that wait for room begin; needs the lock
+        )
         self.stopping = False
         self._abandoned = False
         self._plan = plan
@@ -348,7 +350,7 @@ class Dispatcher:
             unblocked = sum(held.message.group is not None for held in done)
             if unblocked:
                 self.unblocked += unblocked
-                self.room.notify_all()
+                self.unblocking.notify_all()
             for held in suspects:
                 self._count_suspect(held, -1)
                 if self._refused is held:
@@ -378,13 +380,13 @@ class Dispatcher:
         return self.lanes.active + max(0, self.settling - self._settling_free)
 
     def _announce_room(self) -> None:
-        """Wake the receivers if one of them may have something to do; the lock is held."""
-        if not self.thirsty:
+        """Let receivers begin if there is something to do for one of them; the lock is held."""
+        if self.invite is None:
             return
         room = self.pace.capacity - self.used
         wanted = room > 0 and self.lanes.ready < self.task.workers
         if wanted or room >= self._shared.broker.limits.entries:
-            self.room.notify_all()
+            self.invite()
 
     def _count_suspect(self, held: Held, step: int) -> None:
         queue = held.delivery.queue

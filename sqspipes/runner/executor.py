@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,6 +14,18 @@ from typing import Any, NamedTuple, Protocol
 from sqspipes.message import Death
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
+
+#: Calls that last less than so many seconds, waiting included, are run by one thread.
+SHORT_SECONDS = 0.001
+
+#: Seconds after which a second thread runs calls if the first has ended none.
+GLANCE_SECONDS = 0.005
+
+#: What the last call counts in the seconds that calls typically last.
+WEIGHT_OF_LAST = 1 / 8
+
+#: Seconds after which calls that seemed to be long are measured anew, one by one: many threads make short ones long.
+DOUBT_SECONDS = 1.0
 
 
 class Call(NamedTuple):
@@ -91,8 +104,10 @@ class Executor(ABC):
 class ThreadExecutor(Executor):
     """One thread per call, up to ``slots`` threads, started when they are first needed.
 
-    One sleeping thread is woken at a time; when it takes a call it has the next one woken, if there is another call.
-    So calls that end at once cost no change of threads each, and calls that wait are soon all under way.
+    One sleeping thread is woken at a time; when it takes a call it has the next one woken, if there is another call,
+    so that calls that wait are soon all under way. Calls that have been short of late are run by one thread, one
+    after the other: several would only fight for the interpreter's lock. A second thread glances at it, and takes the
+    next call as soon as one has kept the first for long.
     """
 
     def __init__(
@@ -111,8 +126,14 @@ class ThreadExecutor(Executor):
         self._lock = threading.Lock()
         self._calls: deque[Call] = deque()
         self._sleeping: list[threading.Lock] = []  # one per thread that sleeps; releasing it wakes the thread
+        self._watcher: threading.Lock | None = None  # the same of the thread that glances at the others
         self._waking = False  # a thread was woken, or started, and has not looked for a call yet
         self._threads = 0
+        self._active = 0  # threads that run calls
+        self._ended = 0  # calls
+        self._typical = 0.0  # seconds of a call, the last ones counting most
+        self._typical_since = 0.0  # only calls that began later count
+        self._doubt_at = 0.0
         self._closed = False
 
     def start(self, calls: Sequence[Call]) -> None:
@@ -123,17 +144,30 @@ class ThreadExecutor(Executor):
     def close(self) -> None:
         with self._lock:
             self._closed = True
+            self._waking = False
             for bed in self._sleeping:
                 bed.release()
             self._sleeping.clear()
+            if self._watcher is not None:
+                self._watcher.release()
+                self._watcher = None
+
+    @property
+    def _one_will_do(self) -> bool:
+        """Whether what waits is better left to the thread that is at work."""
+        return self._active > 0 and self._typical < SHORT_SECONDS and not self._closed
 
     def _wake(self) -> None:
         """Have a thread look for calls, unless one is about to; the lock is held."""
-        if self._waking:
+        if self._waking or (self._watcher is not None and self._one_will_do):
             return
         if self._sleeping:
             self._waking = True
             self._sleeping.pop().release()
+        elif self._watcher is not None:
+            self._waking = True
+            self._watcher.release()
+            self._watcher = None
         elif self._threads < self.slots:
             name = f"sqspipes worker {self._name} {self._threads + 1}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
@@ -149,20 +183,44 @@ class ThreadExecutor(Executor):
             self._wake()
         return call
 
-    def _sleep(self, bed: threading.Lock) -> Call | None:
+    def _wait(self, bed: threading.Lock) -> Call | None:
         """Wait for a call; None when there will be none."""
         while True:
             with self._lock:
-                call = self._take()
-                if call is not None:
-                    return call
-                if self._closed:
+                if self._calls and not self._one_will_do:
+                    self._active += 1
+                    return self._take()
+                if self._closed and not self._calls:
                     self._threads -= 1
                     return None
-                self._sleeping.append(bed)
-            bed.acquire()
+                watches = bool(self._calls) and self._watcher is None
+                if watches:
+                    self._watcher = bed
+                else:
+                    self._sleeping.append(bed)
+            if watches:
+                self._watch(bed)
+            else:
+                bed.acquire()
+                with self._lock:
+                    self._waking = False
+
+    def _watch(self, bed: threading.Lock) -> None:
+        """Glance at the calls that end, until none does or this thread is told to look for one."""
+        while True:
+            ended = self._ended
+            told = bed.acquire(timeout=GLANCE_SECONDS)
             with self._lock:
-                self._waking = False
+                if self._watcher is not bed:
+                    if not told:
+                        bed.acquire()
+                    self._waking = False
+                    return
+                if self._ended == ended:
+                    if self._calls:
+                        self._typical = GLANCE_SECONDS
+                    self._watcher = None
+                    return
 
     def _work(self) -> None:
         bed = threading.Lock()
@@ -170,22 +228,42 @@ class ThreadExecutor(Executor):
         try:
             with self._lock:
                 self._waking = False
-            call = self._sleep(bed)
+            call = self._wait(bed)
             while call is not None:
-                call = self._run(call) or self._sleep(bed)
+                call = self._go_on(self._run(call)) or self._wait(bed)
         except BaseException as error:
             self._died(f"worker {self._name}", error)
 
     def _run(self, call: Call) -> Call | None:
-        """Run a call; return the one to run next, which others may have been waiting for longer."""
+        """Run a call; return the one that may be run next, which others may have been waiting for longer."""
+        began = time.monotonic()
+        if self._typical >= SHORT_SECONDS and began > self._doubt_at:
+            self._typical, self._typical_since = 0.0, began
+        if self._typical < SHORT_SECONDS:
+            self._doubt_at = began + DOUBT_SECONDS
         try:
             outcomes = [self._perform(held) for held in call.messages]
-            following = self._engine.done(call, outcomes)
+            if began > self._typical_since:
+                self._typical += (time.monotonic() - began - self._typical) * WEIGHT_OF_LAST
+            return self._engine.done(call, outcomes)
         except Abandoned:
             self._engine.abandoned(call)
             return None
-        if following is not None and self._calls:
-            with self._lock:
+
+    def _go_on(self, following: Call | None) -> Call | None:
+        """Return the next call of a thread that has ended one; None if it is to wait."""
+        self._ended += 1
+        crowded = self._active > 1 and self._one_will_do
+        if following is not None and not self._calls and not crowded:
+            return following
+        with self._lock:
+            if following is not None:
                 self._calls.append(following)
-                following = self._take()
-        return following
+            if self._active > 1 and self._one_will_do:
+                self._active -= 1
+                if self._calls:
+                    self._wake()
+                return None
+            call = self._take()
+            self._active -= call is None
+            return call

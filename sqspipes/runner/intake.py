@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
 import time
 import uuid
@@ -32,6 +33,16 @@ BACKLOG_AFTER = 2
 SHARE_OF_HIGHER = 9
 
 
+class Receiver:
+    """One thread that receives from a queue. The first one of its queue, at place 0, is the one that polls."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+        self.turn: tuple[int, int] | None = None  #: messages to ask for, and to keep room for
+        self.called = threading.Lock()  #: released when it has a turn, or is to end
+        self.called.acquire()
+
+
 class Level:
     """One queue of a task, and how busy it is."""
 
@@ -41,6 +52,7 @@ class Level:
         self.part = f"receive {queue}"  #: what the log calls its receives
         self.width = 1  #: receives that may be in flight
         self.threads = 0  #: receivers, started as the width asks
+        self.waiting: list[Receiver] = []  #: receivers that wait for a turn, the first place first
         self.open = 0  #: receives that are in flight
         self.asked = 0  #: messages that receives in flight will probably bring
         self.busy = False  #: the last answer was full
@@ -92,9 +104,9 @@ class Intake:
                 self._start_thread(level)
 
     def _start_thread(self, level: Level) -> None:
-        place = level.threads
-        name = f"sqspipes {level.part} {place + 1}"
-        threading.Thread(target=self._work, args=(level, place), name=name, daemon=True).start()
+        receiver = Receiver(level.threads)
+        name = f"sqspipes {level.part} {receiver.place + 1}"
+        threading.Thread(target=self._work, args=(level, receiver), name=name, daemon=True).start()
         level.threads += (
             1  # only now: a stop waits for threads that are counted, and this one might not have begun
         )
@@ -104,18 +116,22 @@ class Intake:
         """Begin no receive any more."""
         self._stopped.set()
         self._resumed.set()
-        with self._dispatcher.room:
-            self._dispatcher.room.notify_all()
+        with self._dispatcher.lock:
+            self._dispatcher.unblocking.notify_all()
+            for level in self._levels:
+                for receiver in level.waiting:
+                    receiver.called.release()
+                level.waiting.clear()
 
     @property
     def open(self) -> bool:
         """Whether receives may still be under way; one that is overdue brings nothing any more."""
         return self._live > sum(self._outage.silent(level.part) for level in self._levels)
 
-    def _work(self, level: Level, place: int) -> None:
+    def _work(self, level: Level, receiver: Receiver) -> None:
         try:
-            while turn := self._wait_for_turn(level, place):
-                self._receive(level, place, *turn)
+            while turn := self._wait_for_turn(level, receiver):
+                self._receive(level, receiver.place, *turn)
         except BaseException as error:
             self._died(level.part, error)
         with self._dispatcher.lock:
@@ -188,13 +204,13 @@ class Intake:
                 pause = level.arrivals.pause(linger, self._broker.limits.entries, time.monotonic())
             self._stopped.wait(pause)
             return
-        deadline, room = time.monotonic() + linger, self._dispatcher.room
-        with room:
+        deadline, unblocking = time.monotonic() + linger, self._dispatcher.unblocking
+        with unblocking:
             while self._dispatcher.unblocked == unblocked and not self._stopped.is_set():
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return
-                room.wait(left)
+                unblocking.wait(left)
 
     def _learn(self, level: Level, asked: int, got: int, reserved: int, suspicious: bool) -> None:
         """Widen a queue whose answers are full, narrow one whose answers are short."""
@@ -211,24 +227,35 @@ class Intake:
             level.width = min(level.width + 1, most) if level.full >= BACKLOG_AFTER else 1
             if level.width > level.threads and not self._stopped.is_set():
                 self._start_thread(level)
-            self._dispatcher.room.notify_all()
+            self._invite()
 
-    def _wait_for_turn(self, level: Level, place: int) -> tuple[int, int] | None:
+    def _wait_for_turn(self, level: Level, receiver: Receiver) -> tuple[int, int] | None:
         """Wait until this receiver may receive; return how many messages to ask for, and to keep room for."""
-        room = self._dispatcher.room
-        with room:
-            while not self._stopped.is_set():
+        receiver.turn = None
+        with self._dispatcher.lock:
+            if self._stopped.is_set():
+                return None
+            bisect.insort(level.waiting, receiver, key=lambda each: each.place)
+            self._invite()
+        receiver.called.acquire()
+        return None if self._stopped.is_set() else receiver.turn
+
+    def _invite(self) -> None:
+        """Give a turn to each receiver that may begin; the dispatcher's lock is held."""
+        for level in reversed(self._levels):
+            while level.waiting:
+                place = level.waiting[0].place
                 count = self._allowed(level, place)
-                if count and self._has_turn(level):
-                    # A poll of a queue that was empty just now keeps no room from the others.
-                    reserved = count if place or level.busy else 0
-                    level.open += 1
-                    level.asked += reserved
-                    return count, reserved
-                self._dispatcher.thirsty += 1
-                room.wait()
-                self._dispatcher.thirsty -= 1
-            return None
+                if not count or not self._has_turn(level):
+                    break
+                receiver = level.waiting.pop(0)
+                # A poll of a queue that was empty just now keeps no room from the others.
+                reserved = count if place or level.busy else 0
+                receiver.turn = count, reserved
+                level.open += 1
+                level.asked += reserved
+                receiver.called.release()
+        self._dispatcher.invite = self._invite if any(level.waiting for level in self._levels) else None
 
     def _allowed(self, level: Level, place: int) -> int:
         """Return how many messages there is room for; the dispatcher's lock is held."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from sqspipes.message import Delivery, Message
+from sqspipes.runner import executor
 from sqspipes.runner.executor import DONE, Call, Emission, Outcome, ThreadExecutor
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
@@ -70,6 +72,25 @@ class Bench:
             return list(self.ended)
 
 
+class Crowd:
+    """Counts how many are in it."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self._lock = threading.Lock()
+        self._now = 0
+
+    def __enter__(self) -> int:
+        with self._lock:
+            self._now += 1
+            self.sizes.append(self._now)
+            return self._now
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._now -= 1
+
+
 def nothing(_: str) -> None:
     """Return at once."""
 
@@ -91,6 +112,119 @@ def test_sleeping_threads_take_up_calls_again() -> None:
         bench.wait_for(4 * round)
     assert len(bench.threads) == 4
     bench.executor.close()
+
+
+def test_short_calls_are_run_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "GLANCE_SECONDS", PATIENCE)
+    monkeypatch.setattr(executor, "SHORT_SECONDS", PATIENCE)
+    crowd = Crowd()
+
+    def work(_: str) -> None:
+        with crowd:
+            time.sleep(0.001)
+
+    bench = Bench(8, work)
+    for number in range(200):
+        bench.executor.start([call(str(number))])
+    bench.wait_for(200)
+    assert set(crowd.sizes) == {1}
+    bench.executor.close()
+
+
+def test_call_that_keeps_the_one_thread_does_not_keep_the_others() -> None:
+    waiting, go = threading.Event(), threading.Event()
+
+    def work(name: str) -> None:
+        if name == "100":
+            waiting.set()
+            assert go.wait(PATIENCE)
+
+    bench = Bench(8, work)
+    bench.executor.start([call(str(number)) for number in range(200)])
+    assert waiting.wait(PATIENCE)
+    assert "100" not in bench.wait_for(199)
+    go.set()
+    bench.wait_for(200)
+    bench.executor.close()
+
+
+def test_calls_after_long_ones_are_all_begun_without_a_glance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "SHORT_SECONDS", 0.001)
+    monkeypatch.setattr(executor, "GLANCE_SECONDS", PATIENCE)
+    together = threading.Barrier(8)
+
+    def work(name: str) -> None:
+        if name == "long":
+            time.sleep(0.1)
+        else:
+            together.wait(PATIENCE / 2)
+
+    bench = Bench(8, work)
+    bench.executor.start([call("long")])
+    bench.wait_for(1)
+    bench.executor.start([call(str(number)) for number in range(8)])
+    bench.wait_for(9)
+    assert not bench.deaths
+    bench.executor.close()
+
+
+def test_calls_that_only_company_makes_long_are_soon_run_by_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor, "SHORT_SECONDS", 0.01)
+    monkeypatch.setattr(executor, "GLANCE_SECONDS", PATIENCE)
+    monkeypatch.setattr(executor, "DOUBT_SECONDS", 0.3)
+    crowd = Crowd()
+
+    def work(name: str) -> None:
+        with crowd as size:
+            time.sleep(0.1 if int(name) < 8 or size > 1 else 0.0)
+
+    bench = Bench(4, work)
+    bench.executor.start([call("0")])
+    bench.wait_for(1)
+    bench.executor.start([call(str(number)) for number in range(1, 400)])
+    bench.wait_for(400)
+    assert max(crowd.sizes) > 1
+    assert set(crowd.sizes[-100:]) == {1}
+    bench.executor.close()
+
+
+def test_calls_that_are_long_alone_too_are_soon_run_by_all_threads_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor, "DOUBT_SECONDS", 0.2)
+    crowd = Crowd()
+
+    def work(_: str) -> None:
+        with crowd:
+            time.sleep(0.05)
+
+    bench = Bench(32, work)
+    bench.executor.start([call(str(number)) for number in range(1000)])
+    bench.wait_for(1000)
+    assert sum(crowd.sizes) / len(crowd.sizes) > 24
+    bench.executor.close()
+
+
+def test_close_leaves_no_call_behind_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "GLANCE_SECONDS", PATIENCE)
+    monkeypatch.setattr(executor, "SHORT_SECONDS", PATIENCE)
+    begun, go = threading.Event(), threading.Event()
+
+    def work(name: str) -> None:
+        if name == "waits":
+            begun.set()
+            assert go.wait(PATIENCE)
+
+    bench = Bench(4, work)
+    bench.executor.start([call("waits")])
+    assert begun.wait(PATIENCE)
+    bench.executor.start([call("a"), call("b"), call("c")])
+    bench.executor.close()
+    assert sorted(bench.wait_for(3)) == ["a", "b", "c"]
+    go.set()
+    bench.wait_for(4)
 
 
 def test_call_that_follows_runs_in_the_same_thread() -> None:
