@@ -20,6 +20,7 @@ setup(
     zip_safe=False,
     python_requires=">=3.10",
     install_requires=["boto3>=1.35"],
+    entry_points={"pytest11": ["sqspipes = sqspipes.pytest_plugin"]},
     keywords=["aws", "sqs", "fifo", "queue", "pipe", "pipeline", "worker", "sqlite"],
     classifiers=[
         "Development Status :: 5 - Production/Stable",

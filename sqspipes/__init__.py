@@ -22,7 +22,9 @@ from sqspipes.errors import (
     CredentialsError,
     DecodingError,
     EncodingError,
+    MissingKeyError,
     NewerFormatError,
+    NoMessageError,
     OptionError,
     PutError,
     QueueMissingError,
@@ -32,10 +34,13 @@ from sqspipes.errors import (
     TooLargeError,
 )
 from sqspipes.letters import DeadLetter
-from sqspipes.results import EmptyTaskOutput, Output, TaskCallback
+from sqspipes.pipeline import Pipeline
+from sqspipes.results import EmptyTaskOutput, Output, Reject, Retry, TaskCallback
+from sqspipes.runner.current import CurrentMessage, current_message
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.plan import Summary
 from sqspipes.runner.run import Run
+from sqspipes.step import Step
 from sqspipes.task import Task
 from sqspipes.task_client import TaskClientError
 from sqspipes.watching import LevelStatus, Status
@@ -47,27 +52,35 @@ __all__ = [
     "BrokerUnavailableError",
     "CodecError",
     "CredentialsError",
+    "CurrentMessage",
     "DeadLetter",
     "DecodingError",
     "EmptyTaskOutput",
     "EncodingError",
     "LevelStatus",
+    "MissingKeyError",
     "NewerFormatError",
+    "NoMessageError",
     "OptionError",
     "Output",
+    "Pipeline",
     "PutError",
     "QueueMissingError",
+    "Reject",
     "Results",
+    "Retry",
     "Run",
     "RunError",
     "SignatureError",
     "SqspipesError",
     "Status",
+    "Step",
     "Summary",
     "Task",
     "TaskCallback",
     "TaskClient",
     "TaskClientError",
     "TooLargeError",
+    "current_message",
     "open_broker",
 ]

@@ -31,11 +31,22 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Pipe:
-    """A client's tasks, in order, and what holds for each of their calls."""
+    """A client's tasks, in order, what holds for each of their calls, and where the last one's results go."""
 
     tasks: tuple[Task, ...] = ()
     ignore_none: bool = True
     json_default: Callable[[Any], Any] | None = None
+    output: Task | None = None
+
+    @property
+    def everything(self) -> tuple[Task, ...]:
+        """The tasks, and the output, which has a queue too."""
+        return self.tasks if self.output is None else (*self.tasks, self.output)
+
+    @property
+    def reachable(self) -> dict[str, Task]:
+        """What a result can go to, by name."""
+        return {task.name: task for task in self.everything}
 
     def named(self, name_or_index: TaskName) -> Task:
         """Return a task, by its name or its place."""
@@ -55,8 +66,8 @@ class Pipe:
         return Plan(
             task=task,
             function=task.function(),
-            next=self.tasks[task.index + 1] if task.index + 1 < len(self.tasks) else None,
-            tasks={each.name: each for each in self.tasks},
+            next=self.tasks[task.index + 1] if task.index + 1 < len(self.tasks) else self.output,
+            tasks=self.reachable,
             ignore_none=self.ignore_none,
             json_default=self.json_default,
         )

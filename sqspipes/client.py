@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 import uuid
@@ -21,6 +22,7 @@ from sqspipes.brokers.base import Broker, Entry, QueueSpec
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
 from sqspipes.letters import DeadLetter
 from sqspipes.message import Message, checked_name, encode_value
+from sqspipes.outputs import output_task, reading, taken
 from sqspipes.patience import DEFAULT_SECONDS, patiently
 from sqspipes.processes import child, travel
 from sqspipes.processes.fleet import MOST_PROCESSES, Fleet
@@ -33,6 +35,7 @@ from sqspipes.runner.plan import RunPlan, Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
 from sqspipes.task import INHERITED, Backoff, Task, make_tasks
+from sqspipes.trial import Trial, first_fed
 from sqspipes.watching import Status
 
 Tasks = Sequence[Callable[..., Any] | Mapping[str, Any] | str]
@@ -66,6 +69,7 @@ class TaskClient:
         smaller bill. Default the broker's own: 0.05 on SQS, 0 on the embedded ones.
     :param stop_timeout: seconds that running calls get when a run stops.
     :param json_default: as in ``json.dumps(default=)``.
+    :param output: the name of a queue of its own for the last task's results, which ``results`` reads.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class TaskClient:
         linger: float | None = None,
         stop_timeout: float = 25.0,
         json_default: Callable[[Any], Any] | None = None,
+        output: str | None = None,
     ) -> None:
         if fifo is not True:
             raise options.refuse(
@@ -121,6 +126,8 @@ class TaskClient:
             "linger": linger,
         }
         self._defaults = {key: INHERITED[key](key, value) for key, value in given.items()}
+        if output is not None:
+            self._pipe = replace(self._pipe, output=output_task(domain, output, **self._defaults))
         self._lock = threading.RLock()
         self._declared: set[str] = set()
         self._runs: weakref.WeakSet[Run | Fleet] = weakref.WeakSet()
@@ -146,7 +153,7 @@ class TaskClient:
         ``interval``, ``lease``, ``retries``, ``backoff``, ``non_retryable``, ``on_error``, ``strict``, ``linger``.
         """
         with self._lock:
-            if any(run.live for run in self._runs):
+            if self.is_running:
                 raise OptionError("tasks cannot be registered while a run goes on: stop it first")
             self._pipe = replace(self._pipe, tasks=make_tasks(self.domain, tasks, self._defaults))
         return self
@@ -163,7 +170,7 @@ class TaskClient:
     @property
     def queue_names(self) -> list[str]:
         """The names of this client's queues, dead-letter queues too."""
-        return [name for task in self.tasks for name in _queues(task)]
+        return [name for task in self._pipe.everything for name in _queues(task)]
 
     @property
     def queues(self) -> list[str]:
@@ -174,7 +181,7 @@ class TaskClient:
     def create_queues(self) -> None:
         """Make the queues that are missing, also those that were deleted since they were last seen."""
         self._declared.difference_update(self.queue_names)
-        self._declare(self.tasks)
+        self._declare(self._pipe.everything)
 
     def purge(self) -> None:
         """Delete all messages from this client's queues; SQS takes up to 60 s for it."""
@@ -259,12 +266,22 @@ class TaskClient:
         """Call the source once, here and now, and hand its outputs on; ``args`` replaces the task's own."""
         first = self.get_task_by_name(0)
         source = replace(first, args=tuple(args)) if args else first
-        targets = self.tasks[1:]
+        targets = self._pipe.everything[1:]
         self._declare(targets)
         engine = DirectEngine(self._broker, {task.name: task for task in targets}, DEFAULT_SECONDS)
         plan = self._pipe.plan(source)
         parent = Message(uuid.uuid4().hex, None, priority=checked_priority(priority))
         calls.hand_on(plan, Origin(), parent, plan.function(*source.args), engine)
+
+    def call(self, value: Any, *, task: TaskName | None = None) -> list[Any]:
+        """Run the whole pipe for one value in this thread, without a broker; return what the last task returned.
+
+        Every hand-off is written and read as between machines. The value goes to the first task that takes one, by
+        default. What a task raises is raised here, at the first attempt.
+        """
+        target = first_fed(self._pipe, task)
+        message, text = self._message(target, value, 0, None, None)
+        return Trial(self._pipe).run(target, message, text)
 
     def _message(self, task: Task, value: Any, priority: Any, group: Any, id: Any) -> tuple[Message, str]:
         message = Message(
@@ -372,6 +389,11 @@ class TaskClient:
         asked = Asked(task_name, args, priority, False, workers, min_priority, max_priority, drain)
         return self._run(self._checked(asked)).start()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether a run of this client goes on, in this process."""
+        return any(run.live for run in list(self._runs))
+
     def stop(self) -> None:
         """Ask all runs of this client to stop in good order; returns at once, from a task too."""
         for run in list(self._runs):
@@ -381,7 +403,7 @@ class TaskClient:
     def _checked(self, asked: Asked) -> RunPlan:
         """Check all that a run is asked for, make its queues, and return it as a plan."""
         plan = self._pipe.run_plan(asked, self._stop_timeout)
-        self._declare(self.tasks)
+        self._declare(self._pipe.everything)
         return plan
 
     def _run(self, plan: RunPlan) -> Run:
@@ -424,29 +446,66 @@ class TaskClient:
         yield "args", asked.args
         yield "priority", asked.priority
 
+    def on_broker(self, broker: str) -> TaskClient:
+        """Return a copy of this client, with the same tasks and options, on another broker."""
+        copy = TaskClient.__new__(TaskClient)
+        copy.__setstate__({**self._state(), "url": broker})
+        return copy
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs; it opens the broker itself."""
         if not self._owns_broker:
             raise OptionError("broker is an object: give its URL, so that each process can open its own")
         if self._broker.url == "memory://":
             raise OptionError("broker is memory://, queues in one process: allowed are sqlite:// and sqs://")
-        own = ("_lock", "_runs", "_pid", "_broker")
-        state = {key: value for key, value in vars(self).items() if key not in own}
-        return {**state, "url": self._broker.url}
+        return {**self._state(), "url": self._broker.url, "_declared": set(self._declared)}
+
+    def _state(self) -> dict[str, Any]:
+        """Return all but what belongs to this process and its broker."""
+        own = ("_lock", "_runs", "_pid", "_broker", "_declared", "_owns_broker")
+        return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         url = state.pop("url")
-        vars(self).update(state)
+        vars(self).update({"_declared": set(), "_owns_broker": True, **state})
         self._lock, self._runs, self._pid = threading.RLock(), weakref.WeakSet(), os.getpid()
         self._broker = open_broker(url, **self._account)
+
+    # The output
+
+    def results(self, timeout: float | None = None) -> Results:
+        """Iterate over the results in the output's queue, each acknowledged when the next one is asked for.
+
+        It ends when nothing came for ``timeout`` seconds; with None it waits for ever.
+        """
+        run = self._run(reading(self._output(), self._stop_timeout))
+        assert run.stream is not None
+        seconds = math.inf if timeout is None else options.checked_seconds("timeout", timeout)
+        results = Results(run, run.stream, seconds)
+        run.start()
+        return results
+
+    def get_result(self, timeout: float | None = None) -> Any:
+        """Take one result from the output's queue, acknowledged before it is returned: None if none came in time."""
+        seconds = None if timeout is None else options.checked_seconds("timeout", timeout)
+        found = taken(self._broker, self._output(), seconds)
+        return None if found is None else found[0]
+
+    def _output(self) -> Task:
+        """Return the task that stands for the output, its queues made."""
+        output = self._pipe.output
+        if output is None:
+            raise OptionError("this client has no output: give it one, TaskClient(..., output='results')")
+        self._declare([output])
+        return output
 
     # Watching and mending
 
     def status(self) -> Status:
         """Return what waits, what is under way and what died, per task and level."""
-        self._declare(self.tasks)
+        self._declare(self._pipe.everything)
         runs = [run for run in list(self._runs) if isinstance(run, Run) and run.live]
-        return watching.look(self._broker, self.domain, self.tasks, runs)
+        return watching.look(self._broker, self.domain, self._pipe.everything, runs)
 
     def dead_letters(self, task: TaskName | None = None) -> Iterator[DeadLetter]:
         """Iterate over the dead letters of one task, or of all.

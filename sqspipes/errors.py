@@ -15,6 +15,8 @@
     │   ├── QueueMissingError              a queue is not there
     │   ├── CredentialsError               no credentials, wrong ones, or no right to do this
     │   └── BrokerClosedError              the broker was closed
+    ├── MissingKeyError (also KeyError)    a step asked for a key that its instructions do not have
+    ├── NoMessageError                     no message is being handled in this thread
     ├── PutError                           put_many stopped at a value
     └── RunError                           a part of a run died
 """
@@ -83,6 +85,21 @@ class CredentialsError(BrokerError):
 
 class BrokerClosedError(BrokerError):
     """The broker was closed while it was in use."""
+
+
+class MissingKeyError(SqspipesError, KeyError):
+    """A step asked for a key that its instructions do not have; ``key`` is that key."""
+
+    def __init__(self, message: str, key: object = None) -> None:
+        super().__init__(message, key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class NoMessageError(SqspipesError):
+    """``current_message`` was asked where no task is being called for a message."""
 
 
 class PutError(SqspipesError):

@@ -1,7 +1,8 @@
 """Queue names: a function of domain, task and level, and back.
 
 ``domain--task.fifo`` is level 0, ``domain--task--p3.fifo`` level 3, ``domain--task--dead.fifo`` the dead
-letters, ``domain--output--name.fifo`` an output. No part may contain ``--``, so nothing is ambiguous.
+letters, ``domain--output--name.fifo`` an output and ``domain--output--name--dead.fifo`` what could not be read
+of it. No part may contain ``--``, so nothing is ambiguous.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ _LONGEST_ENDING = "--dead" + _SUFFIX
 
 
 class QueueName(NamedTuple):
-    """What a queue's name says: ``kind`` is ``"task"``, ``"dead"`` or ``"output"``, level counts for tasks."""
+    """What a queue's name says: ``kind`` is ``"task"``, ``"dead"`` or ``"output"``, level counts for tasks.
+
+    ``task`` is the name of the task or of the output; an output's dead letters are of the kind ``"dead"``, too.
+    """
 
     domain: str
     task: str
@@ -77,8 +81,10 @@ def parse(name: str) -> QueueName | None:
     if not name.endswith(_SUFFIX) or len(name) > LONGEST_QUEUE_NAME:
         return None
     parts = name[: -len(_SUFFIX)].split("--")
-    if len(parts) == 3 and parts[1] == "output" and _is_part(parts[0]) and _is_part(parts[2]):
-        return QueueName(parts[0], parts[2], "output")
+    if len(parts) in (3, 4) and parts[1] == "output" and _is_part(parts[0]) and _is_part(parts[2]):
+        if len(parts) == 3:
+            return QueueName(parts[0], parts[2], "output")
+        return QueueName(parts[0], parts[2], "dead") if parts[3] == "dead" else None
     if len(parts) not in (2, 3) or not _is_part(parts[0]) or not _is_part(parts[1]):
         return None
     if len(parts) == 2:

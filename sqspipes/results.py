@@ -1,4 +1,4 @@
-"""What a task may return or yield besides a plain value."""
+"""What a task may return, yield or raise besides plain values and errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sqspipes.errors import OptionError
 from sqspipes.message import checked_name
 from sqspipes.names import MOST_PRIORITIES
-from sqspipes.options import checked_int
+from sqspipes.options import checked_int, checked_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,24 @@ class TaskCallback:
         self.result = result
         self.callback = callback
         self.callback_args = tuple(callback_args or ())
+
+
+class Retry(Exception):  # noqa: N818 - what a task decides, no error
+    """Raised by a task: the attempt counts as failed, the next one comes after ``delay`` seconds.
+
+    Without a delay it comes after the task's backoff.
+    """
+
+    def __init__(self, delay: float | None = None) -> None:
+        self.delay = None if delay is None else checked_seconds("Retry: delay", delay)
+        super().__init__("as asked" if delay is None else f"in {delay:g} s, as asked")
+
+
+class Reject(Exception):  # noqa: N818 - what a task decides, no error
+    """Raised by a task: the message becomes a dead letter at once, with this reason."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
 
 
 def ends_line(value: Any, ignore_none: bool) -> bool:

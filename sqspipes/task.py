@@ -11,6 +11,7 @@ from typing import Any
 
 from sqspipes import names, options
 from sqspipes.errors import OptionError, SignatureError
+from sqspipes.step import Step, StepCall
 
 #: Threads of one task in one process.
 MOST_WORKERS = 1_000
@@ -182,8 +183,16 @@ def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mappi
     if callable(given) or isinstance(given, str):
         given = {"method": given}
     if not isinstance(given, Mapping):
-        raise options.refuse(f"task {index}", given, "a function, 'package.module:function' or a dict")
+        raise options.refuse(
+            f"task {index}", given, "a function, a Step, 'package.module:function' or a dict"
+        )
+    step = given.get("method")
+    if isinstance(step, type) and issubclass(step, Step):
+        own = {key: getattr(step, key) for key in KEYS if hasattr(step, key)}
+        given = {"name": step.label or step.__name__, **own, **given}
     name = _checked_task_name(domain, given, index)
+    if isinstance(step, type) and issubclass(step, Step):
+        given = {**given, "method": StepCall(step, domain, name)}
     says = f"task {name!r}: "
     for key, value in given.items():
         if key not in KEYS:

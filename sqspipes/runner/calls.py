@@ -9,15 +9,17 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sqspipes.errors import CodecError, OptionError, SqspipesError
 from sqspipes.message import Death, Message, derived, encode_value, output_id, result_id
-from sqspipes.results import Output, TaskCallback, ends_line
+from sqspipes.results import Output, Reject, Retry, TaskCallback, ends_line
+from sqspipes.runner.entries import as_received
 from sqspipes.runner.executor import DONE, Emission, Ending, Engine, Outcome
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
+from sqspipes.step import StepCall
 from sqspipes.task import FIRST_BACKOFF, Task
 
 logger = logging.getLogger(__name__)
@@ -37,6 +39,11 @@ class Plan:
     ignore_none: bool
     json_default: Callable[[Any], Any] | None
 
+    @property
+    def step(self) -> StepCall | None:
+        """The step that is called, if it is one."""
+        return self.function if isinstance(self.function, StepCall) else None
+
 
 def perform(plan: Plan, held: Held, engine: Engine) -> Outcome:
     """Call the function for one message and hand its outputs on."""
@@ -47,7 +54,33 @@ def perform(plan: Plan, held: Held, engine: Engine) -> Outcome:
     except Abandoned:
         raise
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too
-        return failure(plan.task, held.failures + 1, error)
+        outcome = failure(plan.task, held.failures + 1, error)
+        if outcome.death is not None and plan.step is not None and plan.step.rolls_back:
+            return roll_back(plan, plan.step, held, engine, outcome)
+        return outcome
+    return DONE
+
+
+def roll_back(plan: Plan, step: StepCall, held: Held, engine: Engine, outcome: Outcome) -> Outcome:
+    """Let a step take back what its last attempt did: what it hands on instead saves the message.
+
+    This is called while the attempt's error is handled, so an error of the rollback has that one as its context.
+    """
+    try:
+        produced = step.rollback(as_received(held).value)
+        hand_on(plan, held, held.message, (value for value in produced), engine)
+    except Abandoned:
+        raise
+    except BaseException as error:
+        first = outcome.death
+        assert first is not None
+        text = _cut(f"{first.error}; its rollback failed: {describe(error)}", ERROR_BYTES)
+        trace = _cut(formatted(error), TRACEBACK_BYTES, keep_end=True)
+        return replace(outcome, death=replace(first, error=text, traceback=trace))
+    if not produced:
+        return outcome
+    cause = outcome.error or RuntimeError("failed")
+    logger.warning("%s %s failed and was rolled back: %s", plan.task.name, held.message.id, describe(cause))
     return DONE
 
 
@@ -115,11 +148,14 @@ def on_its_way(plan: Plan, parent: Message, result: Any) -> tuple[Any, Way]:
 
 def failure(task: Task, attempt: int, error: BaseException) -> Outcome:
     """Return what follows from the ``attempt``-th failed call of a message (1 is the first)."""
-    if task.on_error == "raise":
+    decided = isinstance(error, Retry | Reject)
+    if task.on_error == "raise" and not decided:
         return Outcome(Ending.RAISE, error=error)
     final = task.retries is not None and attempt > task.retries
-    if final or isinstance(error, (*task.non_retryable, CodecError, OptionError)):
+    if final or isinstance(error, (*task.non_retryable, CodecError, OptionError, Reject)):
         return Outcome(Ending.DEAD, death=death(task, error, attempt), error=error)
+    if isinstance(error, Retry) and error.delay is not None:
+        return Outcome(Ending.RETRY, delay=error.delay, error=error)
     return Outcome(Ending.RETRY, delay=safe_delay(task, attempt, error), error=error)
 
 

@@ -12,6 +12,7 @@ from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
+from sqspipes.runner.current import called_for
 from sqspipes.runner.entries import as_received, letter_entry, message_entry
 from sqspipes.runner.executor import (
     Call,
@@ -71,9 +72,10 @@ class Dispatcher:
         self.executor: Executor = ThreadExecutor(
             f"{plan.task.domain} {plan.task.name}",
             plan.task.workers,
-            lambda held: calls.perform(plan, held, self),
+            self._perform,
             self,
             shared.died,
+            plan.step.leave if plan.step is not None else lambda: None,
         )
 
     # From the intake
@@ -195,6 +197,10 @@ class Dispatcher:
         return due
 
     # From the executor: the Engine port
+
+    def _perform(self, held: Held) -> Outcome:
+        with called_for(held, self._shared.leases.clock):
+            return calls.perform(self._plan, held, self)
 
     def emit(self, origin: Origin, emission: Emission) -> None:
         """Pass one output on to the next queue, and then to whoever iterates over this run's results."""

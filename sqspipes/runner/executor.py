@@ -100,6 +100,10 @@ class Executor(ABC):
     def close(self) -> None:
         """Begin no call any more; threads that are idle end, running calls go on."""
 
+    @abstractmethod
+    def join(self, deadline: float) -> None:
+        """Wait until what is idle has ended, until ``deadline`` (monotonic) at most; needs the ``close``."""
+
 
 class ThreadExecutor(Executor):
     """One thread per call, up to ``slots`` threads, started when they are first needed.
@@ -107,7 +111,7 @@ class ThreadExecutor(Executor):
     One sleeping thread is woken at a time; when it takes a call it has the next one woken, if there is another call,
     so that calls that wait are soon all under way. Calls that have been short of late are run by one thread, one
     after the other: several would only fight for the interpreter's lock. A second thread glances at it, and takes the
-    next call as soon as one has kept the first for long.
+    next call as soon as one has kept the first for long. Each thread calls ``leave`` at its end.
     """
 
     def __init__(
@@ -117,17 +121,20 @@ class ThreadExecutor(Executor):
         perform: Callable[[Held], Outcome],
         engine: Engine,
         died: Callable[[str, BaseException], None],
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         self.slots = slots
         self._name = name
         self._perform = perform
         self._engine = engine
         self._died = died
+        self._leave = leave
         self._lock = threading.Lock()
         self._calls: deque[Call] = deque()
         self._sleeping: list[threading.Lock] = []  # one per thread that sleeps; releasing it wakes the thread
         self._watcher: threading.Lock | None = None  # the same of the thread that glances at the others
         self._waking = False  # a thread was woken, or started, and has not looked for a call yet
+        self._started: list[threading.Thread] = []
         self._threads = 0
         self._active = 0  # threads that run calls
         self._ended = 0  # calls
@@ -152,6 +159,11 @@ class ThreadExecutor(Executor):
                 self._watcher.release()
                 self._watcher = None
 
+    def join(self, deadline: float) -> None:
+        for thread in list(self._started):
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
     @property
     def _one_will_do(self) -> bool:
         """Whether what waits is better left to the thread that is at work."""
@@ -170,7 +182,9 @@ class ThreadExecutor(Executor):
             self._watcher = None
         elif self._threads < self.slots:
             name = f"sqspipes worker {self._name} {self._threads + 1}"
-            threading.Thread(target=self._work, name=name, daemon=True).start()
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            thread.start()
+            self._started.append(thread)
             self._threads += 1
             self._waking = True
 
@@ -231,6 +245,7 @@ class ThreadExecutor(Executor):
             call = self._wait(bed)
             while call is not None:
                 call = self._go_on(self._run(call)) or self._wait(bed)
+            self._leave()
         except BaseException as error:
             self._died(f"worker {self._name}", error)
 

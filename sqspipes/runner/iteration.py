@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import weakref
@@ -19,12 +20,13 @@ class Results(Iterator[Any]):
 
     A result's message is acknowledged when the next one is asked for, and when a ``with`` block is left
     normally; left by an exception, it is given back. Closing, or leaving the block or the loop, stops the run in
-    good order. Bounded: a slow reader slows the pipe.
+    good order. Bounded: a slow reader slows the pipe. It ends by itself when nothing came for ``timeout`` seconds.
     """
 
-    def __init__(self, run: Run, stream: Stream) -> None:
+    def __init__(self, run: Run, stream: Stream, timeout: float = math.inf) -> None:
         self._run = run
         self._stream = stream
+        self._timeout = timeout
         # SIGINT stays a KeyboardInterrupt, wherever the reader is: it ends the loop like any exception.
         main = threading.current_thread() is threading.main_thread()
         self._signals = Signals(run, [signal.SIGTERM]) if main else None
@@ -36,7 +38,7 @@ class Results(Iterator[Any]):
 
     def __next__(self) -> Any:
         try:
-            result = self._stream.next()
+            result = self._stream.next(self._timeout)
         except BaseException:
             self._finish(settle=False)
             raise

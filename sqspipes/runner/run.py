@@ -290,6 +290,8 @@ class Run(Background):
         self._wait_for_receives()
         self._keeper.stop()
         settled &= self._settler.close(self._time_to_settle())
+        for dispatcher in self._dispatchers.values():
+            dispatcher.executor.join(time.monotonic() if self._hurried else deadline)
         if not settled:
             logger.warning("not everything could be settled in time: what is left comes back after its lease")
         summary = self.summary

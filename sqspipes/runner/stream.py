@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -44,14 +46,16 @@ class Stream:
                 return
         self._forget(origin)
 
-    def next(self) -> tuple[Any] | None:
-        """Call the last result safe and return the next one in a tuple; None when the stream is at its end."""
+    def next(self, seconds: float = math.inf) -> tuple[Any] | None:
+        """Call the last result safe and return the next one in a tuple; None at the end, or after so many seconds."""
         self.settle()
+        deadline = time.monotonic() + seconds
         with self._changed:
             while not self._results:
-                if self._closed:
+                left = deadline - time.monotonic()
+                if self._closed or left <= 0:
                     return None
-                self._changed.wait(SIGNAL_SECONDS)
+                self._changed.wait(min(left, SIGNAL_SECONDS))
             self._last, value = self._results.popleft()
             self._changed.notify_all()
             return (value,)

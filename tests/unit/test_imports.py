@@ -19,7 +19,7 @@ LAYERS = (
     "processes",
     "runner",
     "brokers",
-    "task results",
+    "task results step",
     "brokers.base",
     "message names",
     "options",

@@ -1,0 +1,89 @@
+"""Outputs: the queue that the last task's results wait in, for whoever reads them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+from sqspipes import message as messages
+from sqspipes import names
+from sqspipes.brokers.base import Broker, Kind
+from sqspipes.errors import BrokerUnavailableError, DecodingError, NewerFormatError
+from sqspipes.message import Delivery
+from sqspipes.patience import DEFAULT_SECONDS, patiently
+from sqspipes.runner.calls import Plan
+from sqspipes.runner.plan import RunPlan
+from sqspipes.task import Task
+
+
+def output_task(domain: str, output: str, **inherited: Any) -> Task:
+    """Return the task that stands for an output: results are put to it, and it is never run."""
+    names.checked_part("output", output)
+    name = f"output--{output}"
+    names.checked_length("output", domain, name)
+    return Task(domain, name, index=1, method=None, **inherited)
+
+
+def reading(task: Task, stop_timeout: float) -> RunPlan:
+    """Return the plan of a run whose results are what waits in an output."""
+    plan = Plan(task, _itself, next=None, tasks={}, ignore_none=False, json_default=None)
+    return RunPlan(
+        plans=[plan],
+        levels={task.name: [0]},
+        priority=0,
+        drain=None,
+        iterate=task.name,
+        stop_timeout=stop_timeout,
+    )
+
+
+def taken(broker: Broker, task: Task, seconds: float | None) -> tuple[Any] | None:
+    """Take one result, acknowledged before it is returned, in a tuple; None when there is none in time."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    for delivery in _received(broker, task, deadline):
+        try:
+            value = messages.decode(delivery).value
+        except NewerFormatError:
+            broker.extend(task.queue(0), [(delivery.receipt, task.lease)])
+            continue
+        except DecodingError:
+            value = delivery.body
+        if _acknowledged(broker, delivery):
+            return (value,)
+    return None
+
+
+def _received(broker: Broker, task: Task, deadline: float | None) -> Iterator[Delivery]:
+    """Yield deliveries one by one, until the deadline."""
+    while True:
+        left = broker.limits.longest_wait if deadline is None else max(0.0, deadline - time.monotonic())
+        yield from _one(broker, task, min(left, broker.limits.longest_wait))
+        if deadline is not None and time.monotonic() >= deadline:
+            return
+
+
+def _one(broker: Broker, task: Task, wait: float) -> list[Delivery]:
+    """Receive one message; asked again after a lost answer, the same one."""
+    attempt = uuid.uuid4().hex
+    return patiently(
+        lambda: broker.receive(task.queue(0), count=1, wait=wait, lease=task.lease, attempt=attempt),
+        DEFAULT_SECONDS + wait,
+    )
+
+
+def _acknowledged(broker: Broker, delivery: Delivery) -> bool:
+    """Delete a delivery; False when its lease was over, and somebody else may have it."""
+
+    def ask() -> bool:
+        answer = broker.ack(delivery.queue, [delivery.receipt])[0]
+        if answer.kind is Kind.AGAIN:
+            raise BrokerUnavailableError(answer.reason)
+        return answer.kind is Kind.OK
+
+    return patiently(ask)
+
+
+def _itself(value: Any) -> Any:
+    return value

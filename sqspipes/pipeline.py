@@ -1,0 +1,93 @@
+"""Pipeline: a client declared as a class, with steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from sqspipes.client import TaskClient
+from sqspipes.errors import OptionError
+from sqspipes.runner.iteration import Results
+from sqspipes.runner.run import Run
+from sqspipes.step import Step
+
+
+class Pipeline:
+    """Steps and functions, declared in order; the options are those of ``TaskClient``.
+
+    ``name`` is the domain, the class's own name if there is none. ``steps`` holds Steps, functions and the dicts that
+    ``register_tasks`` takes. ``output`` names a queue of its own for the last one's results.
+    """
+
+    name: str = ""
+    steps: Sequence[type[Step] | Callable[..., Any] | Mapping[str, Any] | str] = ()
+    output: str | None = None
+
+    def __init__(self, **options: Any) -> None:
+        if not self.steps:
+            raise OptionError(
+                f"{type(self).__name__}: steps is {self.steps!r}: allowed is a list with at least one"
+            )
+        self.name = self.name or type(self).__name__
+        self.output = options.pop("output", self.output)
+        self.client = TaskClient(self.name, output=self.output, **options).register_tasks(list(self.steps))
+        self.started = False  #: whether it was run, here
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Do what a pipeline needs once, when it is made."""
+
+    @property
+    def input(self) -> str:
+        """The name of the queue that ``feed`` puts to, of level 0."""
+        return self.client.tasks[0].queue(0)
+
+    def feed(self, value: Any, **options: Any) -> str:
+        """Put a value into the first step's queue, as ``TaskClient.put`` does; return its id."""
+        return self.client.put(value, **options)
+
+    def feed_many(self, values: Any, **options: Any) -> int:
+        """Put many values, as ``TaskClient.put_many`` does; return how many."""
+        return self.client.put_many(values, **options)
+
+    def run(self, *args: Any, **options: Any) -> Any:
+        """Run all steps, or those that are named, until stopped; the arguments and the result are a client's."""
+        self.started = True
+        return self.client.run(*args, **options)
+
+    def run_daemon(self, *args: Any, **options: Any) -> Run:
+        """Run in the background, until ``stop``; the arguments are those of ``TaskClient.start``."""
+        self.started = True
+        return self.client.start(*args, **options)
+
+    def stop(self) -> None:
+        """Ask what runs to stop in good order; returns at once, in a step too."""
+        self.client.stop()
+
+    def is_running(self) -> bool:
+        """Say whether this pipeline runs, in this process."""
+        return self.client.is_running
+
+    def get_result(self, timeout: float | None = None) -> Any:
+        """Take one result from the output, acknowledged before it is returned; None if none came in time."""
+        return self.client.get_result(timeout)
+
+    def results(self, timeout: float | None = None) -> Results:
+        """Iterate over the results in the output, each acknowledged when the next one is asked for."""
+        return self.client.results(timeout)
+
+    def close(self) -> None:
+        """Stop what runs, in good order, and release connections and files."""
+        self.client.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.client!r})"

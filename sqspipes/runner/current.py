@@ -1,0 +1,62 @@
+"""Current: the message that a task is being called for, as the task may see it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from sqspipes.errors import NoMessageError
+from sqspipes.runner.held import Held
+from sqspipes.runner.leases import Clock
+
+_current: ContextVar[tuple[Held, Clock] | None] = ContextVar("sqspipes_message", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentMessage:
+    """The message that a task is called for.
+
+    ``attempt`` is 1 for the first call. ``group`` is None for a message put without one. ``first_put`` is when the
+    first message of its line was put, ``deadline`` when its lease ends unless it is prolonged, as it is while the
+    call runs: seconds since the epoch, as of ``time.time()``.
+    """
+
+    id: str
+    group: str | None
+    priority: int
+    attempt: int
+    first_put: float
+    deadline: float
+
+
+def current_message() -> CurrentMessage:
+    """Return the message that the task running in this thread is called for.
+
+    Raises ``NoMessageError`` outside a task, in a source, and in threads that a task has started.
+    """
+    found = _current.get()
+    if found is None:
+        raise NoMessageError("current_message() is for tasks: this thread is not called for a message")
+    held, clock = found
+    message = held.message
+    return CurrentMessage(
+        id=message.id,
+        group=message.group,
+        priority=held.level,
+        attempt=held.failures + 1,
+        first_put=message.first_put,
+        deadline=time.time() + held.expires - clock.now(),
+    )
+
+
+@contextlib.contextmanager
+def called_for(held: Held, clock: Clock) -> Iterator[None]:
+    """Let ``current_message`` return this one inside the block."""
+    token = _current.set((held, clock))
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,162 @@
+"""Step: a task as a class, with hooks around each call and an instance of its own in every worker thread."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
+
+from sqspipes.errors import MissingKeyError
+
+
+class StepLog(logging.LoggerAdapter):  # type: ignore[type-arg]
+    """A step's logger; called like a function it logs at INFO: ``self.log("fetched %s", url)``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.getLogger(name), {})
+
+    def __call__(self, text: str, *args: Any) -> None:
+        self.info(text, *args)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Leave everything as it is."""
+        return msg, kwargs
+
+
+class Step:
+    """One step of a pipeline; ``consume`` gets each message's value, the rest is there to be overridden.
+
+    The keys of a task are class attributes: ``workers``, ``priorities``, ``retries``, ``lease``, ``linger`` and
+    so on. ``label`` is the task's name, the class's if there is none. Each worker thread makes an instance of its
+    own.
+    """
+
+    label: str | None = None
+
+    #: Logs as ``sqspipes.<domain>.<label>``, ``%``-style.
+    log: StepLog
+
+    _produced: list[Any]
+
+    def setup(self) -> None:
+        """Do what an instance needs once, in its thread, before its first call: open connections."""
+
+    def teardown(self) -> None:
+        """Undo what ``setup`` did, in the same thread, once its run has ended."""
+
+    def before_consume(self) -> None:
+        """Run before each call."""
+
+    def consume(self, *args: Any) -> Any:
+        """Handle one value, and ``produce``, return or yield what goes on."""
+        raise NotImplementedError(f"{type(self).__name__} has no consume(self, instructions)")
+
+    def after_consume(self, instructions: Any) -> None:
+        """Run after each call that succeeded."""
+
+    def rollback(self, instructions: Any) -> None:
+        """Run after the last attempt failed, before the message is a dead letter.
+
+        What it produces goes on, and the message counts as handled. What it raises becomes part of the letter.
+        """
+
+    def produce(self, value: Any) -> None:
+        """Hand a value on, as it is now, when the call has succeeded; any number of times in a call."""
+        self._produced.append(copy.deepcopy(value))
+
+
+class Instructions(dict[str, Any]):
+    """The value that a step gets, if it is a dict: a key that is missing is told with the step and the keys there."""
+
+    __slots__ = ("_step",)
+
+    def __init__(self, step: str, value: dict[str, Any]) -> None:
+        super().__init__(value)
+        self._step = step
+
+    def __missing__(self, key: Any) -> Any:
+        there = ", ".join(map(repr, self)) or "none"
+        raise MissingKeyError(f"step {self._step}: there is no key {key!r}: the keys are {there}", key)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Instructions, (self._step, dict(self))
+
+
+class StepCall:
+    """A step as the function of a task."""
+
+    def __init__(self, step: type[Step], domain: str, label: str) -> None:
+        self.step = step
+        self.__name__ = label
+        self._domain = domain
+        self._threads = threading.local()
+        signature = inspect.signature(step.consume)
+        self.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    def __call__(self, *args: Any) -> Any:
+        step = self._instance()
+        if args and type(args[0]) is dict:
+            args = (Instructions(self.__name__, args[0]), *args[1:])
+        instructions = args[0] if args else None
+        step._produced = []
+        step.before_consume()
+        result = step.consume(*args)
+        if inspect.isgenerator(result):
+            return _streamed(step, result, instructions)
+        step.after_consume(instructions)
+        return _outputs(step._produced, result) if step._produced else result
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether the step has a rollback of its own."""
+        return self.step.rollback is not Step.rollback
+
+    def rollback(self, value: Any) -> list[Any]:
+        """Roll one value back; return what the step produced."""
+        step = self._instance()
+        step._produced = []
+        step.rollback(Instructions(self.__name__, value) if type(value) is dict else value)
+        return step._produced
+
+    def leave(self) -> None:
+        """Tear this thread's instance down, if it has one."""
+        step, self._threads.step = getattr(self._threads, "step", None), None
+        if step is not None:
+            try:
+                step.teardown()
+            except Exception:
+                step.log.exception("teardown of step %s failed", self.__name__)
+
+    def _instance(self) -> Step:
+        found: Step | None = getattr(self._threads, "step", None)
+        if found is None:
+            found = self.step.__new__(self.step)
+            found.log = StepLog(f"sqspipes.{self._domain}.{self.__name__}")
+            found._produced = []
+            found.__init__()  # type: ignore[misc]
+            found.setup()
+            self._threads.step = found
+        return found
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return StepCall, (self.step, self._domain, self.__name__)
+
+    def __repr__(self) -> str:
+        return f"{self.step.__module__}.{self.step.__qualname__}"
+
+
+def _outputs(produced: list[Any], result: Any) -> Iterator[Any]:
+    """Yield what was produced, and then what was returned."""
+    yield from produced
+    if result is not None:
+        yield result
+
+
+def _streamed(step: Step, values: Iterator[Any], instructions: Any) -> Iterator[Any]:
+    """Yield what a step yields, as it comes, and what it produced once all went well."""
+    yield from values
+    step.after_consume(instructions)
+    yield from step._produced

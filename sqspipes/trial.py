@@ -1,0 +1,98 @@
+"""Trial: a whole pipe in this thread without a broker, every hand-off written and read as between machines."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import deque
+from typing import Any
+
+from sqspipes import message as messages
+from sqspipes.asked import Pipe
+from sqspipes.errors import OptionError, SqspipesError
+from sqspipes.message import Delivery, Message
+from sqspipes.runner import calls
+from sqspipes.runner.current import called_for
+from sqspipes.runner.executor import Emission
+from sqspipes.runner.held import Held, Origin
+from sqspipes.runner.leases import Clock
+from sqspipes.task import Task
+
+#: Hand-offs from the value that was put to one result: more are a loop without an end.
+MOST_HOPS = 1_000
+
+
+class Trial:
+    """One value's way through a pipe. It is the engine of the calls on it."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._clock = Clock()
+        self._plans: dict[str, calls.Plan] = {}
+        self._waiting: deque[tuple[Task, Message, str, int]] = deque()
+        self._hops = 0
+        self.results: list[Any] = []
+
+    def run(self, task: Task, message: Message, text: str) -> list[Any]:
+        """Call the tasks, breadth first, and return what came out at the end of the line; errors are raised."""
+        self._waiting.append((task, message, text, 0))
+        try:
+            while self._waiting:
+                self._call(*self._waiting.popleft())
+        finally:
+            for plan in self._plans.values():
+                if plan.step is not None:
+                    plan.step.leave()
+        return self.results
+
+    def _call(self, task: Task, message: Message, text: str, hops: int) -> None:
+        if hops > MOST_HOPS:
+            raise SqspipesError(
+                f"a value went through {hops:,} tasks, the last was {task.name}: allowed are 1,000"
+            )
+        self._hops = hops
+        held = self._received(task, message, text)
+        if task.method is None:
+            self.results.append(held.message.value)
+            return
+        plan = self._plans.setdefault(task.name, self._pipe.plan(task))
+        with called_for(held, self._clock):
+            result = plan.function(held.message.value, *task.args)
+            calls.hand_on(plan, held, held.message, result, self)
+
+    def _received(self, task: Task, message: Message, text: str) -> Held:
+        """Return a message as it would be received: written to a body and read again."""
+        queue, level = task.queue(message.priority), message.priority
+        body = messages.encode(message, text)
+        delivery = Delivery(queue, uuid.uuid4().hex, "", 1, body, message.lane, time.time())
+        return Held(delivery, messages.decode(delivery), level, task.lease, self._clock.now())
+
+    def emit(self, origin: Origin, emission: Emission) -> None:
+        """Take an output to its task, or to the results."""
+        if emission.task is None or emission.text is None:
+            self.results.append(emission.value)
+            return
+        task = self._pipe.reachable[emission.task]
+        message = Message(emission.id, emission.value, emission.group, task.level(emission.priority))
+        self._waiting.append((task, message, emission.text, self._hops + 1))
+
+    def flush(self, origin: Origin) -> None:
+        """Wait for nothing: what was emitted is safe here."""
+
+    def done(self, call: Any, outcomes: Any) -> None:
+        """Never happens: there is no executor."""
+
+    def abandoned(self, call: Any) -> None:
+        """Never happens: there is no executor."""
+
+
+def first_fed(pipe: Pipe, name: str | int | None) -> Task:
+    """Return the task that a value is put to: the one named, or the first that is no source."""
+    if name is not None:
+        task = pipe.named(name)
+    else:
+        pipe.named(0)
+        task = next((task for task in pipe.tasks if not task.is_source()), pipe.tasks[0])
+    if task.is_source():
+        raise OptionError(f"task {task.name!r} is a source, the clock calls it: it takes no value")
+    return task

@@ -1,0 +1,105 @@
+"""Pipeline: a client declared as a class, with steps, that is fed, run and read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sqspipes import OptionError, Pipeline, Step
+from tests.integration.support import QUICK, Seen, run_until
+
+
+class Download(Step):
+    """The first step of the tests' pipeline."""
+
+    workers = 2
+
+    def consume(self, instructions: dict[str, Any]) -> None:
+        instructions["download"] = f"<{instructions['url']}>"
+        self.produce(instructions)
+
+
+def cached(instructions: dict[str, Any]) -> list[str]:
+    """Return what a cache would hold: a function among the steps."""
+    return [instructions["url"], instructions["download"]]
+
+
+@pytest.fixture
+def pipeline(domain: str, pipe_broker: dict[str, Any]) -> Any:
+    """A pipeline on each broker in turn, closed after the test."""
+
+    class Downloader(Pipeline):
+        name = domain
+        steps = (Download, cached)
+        output = "cached"
+
+    with Downloader(**{**QUICK, **pipe_broker}) as made:
+        yield made
+
+
+def test_pipeline_is_fed_runs_in_the_background_and_gives_its_results(pipeline: Any) -> None:
+    assert (pipeline.started, pipeline.is_running()) == (False, False)
+    pipeline.feed({"url": "a"}, group="g")
+    assert pipeline.feed_many([{"url": "b"}, {"url": "c"}], group="g") == 2
+    run = pipeline.run_daemon()
+    assert (pipeline.started, pipeline.is_running()) == (True, True)
+    assert [pipeline.get_result(15) for _ in range(3)] == [["a", "<a>"], ["b", "<b>"], ["c", "<c>"]]
+    pipeline.stop()
+    assert run.wait().done == 6
+    assert not pipeline.is_running()
+
+
+def test_results_are_iterated_over(pipeline: Any) -> None:
+    pipeline.feed({"url": "a"})
+    run_until(pipeline.client, done=2)
+    assert list(pipeline.results(timeout=1.0)) == [["a", "<a>"]]
+
+
+def test_names_say_where_messages_are(pipeline: Any, domain: str) -> None:
+    assert (pipeline.name, pipeline.output) == (domain, "cached")
+    assert pipeline.input == f"{domain}--Download.fifo"
+    assert [task.name for task in pipeline.client.tasks] == ["Download", "cached"]
+
+
+def test_pipeline_runs_in_the_foreground_and_may_be_named_by_its_class(domain: str) -> None:
+    seen = Seen()
+
+    class Short(Pipeline):
+        steps = (Download, seen.take)
+
+        def initialize(self) -> None:
+            self.fed = self.feed({"url": "a"}, id="one")
+
+    with Short(broker="memory://") as short:
+        assert short.name == "Short"
+        assert short.fed == "one"
+        assert short.run(drain=True).reason == "drained"
+    assert seen.values == [{"url": "a", "download": "<a>"}]
+
+
+def test_one_class_makes_several_pipelines(domain: str) -> None:
+    class Twice(Pipeline):
+        name = domain
+        steps = (Download,)
+
+    with Twice(broker="memory://", output="here") as one, Twice(broker="memory://") as other:
+        assert (one.output, other.output) == ("here", None)
+        one.feed({"url": "a"})
+        assert other.client.status().levels[0].waiting == 0
+
+
+def test_pipeline_without_steps_is_refused() -> None:
+    class Empty(Pipeline):
+        pass
+
+    with pytest.raises(OptionError, match=r"Empty: steps is \(\): allowed is a list with at least one"):
+        Empty(broker="memory://")
+
+
+def test_option_that_no_client_has_is_refused() -> None:
+    class Short(Pipeline):
+        steps = (cached,)
+
+    with pytest.raises(TypeError, match="leese"):
+        Short(broker="memory://", leese=3)
