@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,9 @@ import pytest
 from tests.servers import Server
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted(
+    path.relative_to(ROOT / "examples").as_posix() for path in (ROOT / "examples").rglob("*.py")
+)
 
 
 @pytest.fixture
@@ -120,6 +123,40 @@ def test_fan_out_mends_and_redrives_what_failed(tmp_path: Path, environment: dic
     assert sorted(line.strip() for line in before.splitlines()[1:]) == hosts
     assert letters.count("ValueError") == 1
     assert after == "  example.org\n"
+
+
+@pytest.mark.parametrize("broker", ["environment", "sqs_environment"])
+def test_downloader_fetches_what_it_is_fed_and_keeps_it(
+    broker: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    environment: dict[str, str] = request.getfixturevalue(broker)
+    with contextlib.ExitStack() as stack:
+        (_, said), (runner, _), (reader, results) = [
+            stack.enter_context(started(*command, folder=tmp_path, environment=environment))
+            for command in (
+                ("downloader/server.py", "0"),
+                ("downloader/pipelines.py", "run"),
+                ("downloader/pipelines.py", "results"),
+            )
+        ]
+        address = said.readline().split()[2].removesuffix("/1")
+        found = []
+        for urls in (["/1", "/2", "/none"], ["/1"]):
+            feed = [address + url for url in urls]
+            fed = run("downloader/pipelines.py", "feed", *feed, folder=tmp_path, environment=environment)
+            assert fed.stdout == f"{len(urls)} fed\n", fed.stderr
+            found += [json.loads(results.readline()) for _ in urls]
+        for process in (runner, reader):
+            process.send_signal(signal.SIGINT)
+        assert [runner.wait(30), reader.wait(30)] == [130, 130]
+    first, again = sorted(found[:3]), found[3]
+    assert first == [
+        [f"{address}/1", "web", 70],
+        [f"{address}/2", "web", 70],
+        [f"{address}/none", "nowhere", 0],
+    ]
+    assert again == [f"{address}/1", "cache", 70]
+    assert len(list((tmp_path / "cache").glob("*.txt"))) == 2
 
 
 @pytest.mark.parametrize(("lines", "code"), [("32\n212\n", 0), ("32\nwarm\n212\n", 1)])
