@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-from sqspipes.errors import MissingKeyError
+from sqspipes.errors import MissingKeyError, OptionError
 
 
 class StepLog(logging.LoggerAdapter):  # type: ignore[type-arg]
@@ -89,6 +89,8 @@ class StepCall:
     """A step as the function of a task."""
 
     def __init__(self, step: type[Step], domain: str, label: str) -> None:
+        if inspect.iscoroutinefunction(step.consume) or inspect.isasyncgenfunction(step.consume):
+            raise OptionError(f"step {label}: consume is async def: allowed is def")
         self.step = step
         self.__name__ = label
         self._domain = domain

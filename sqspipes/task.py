@@ -7,6 +7,7 @@ import inspect
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqspipes import names, options
@@ -112,6 +113,8 @@ class Task:
     def check_signature(self) -> None:
         """Raise ``SignatureError`` if the function cannot take what the pipe will give it."""
         function = self.function()
+        if self.is_source() and is_async(function):
+            raise SignatureError(f"task {self.name!r} is a source and async: allowed is a plain function")
         given = self.args if self.is_source() else ("value", *self.args)
         if _binds(function, given):
             return
@@ -147,6 +150,14 @@ def imported(task: str, path: str) -> Callable[..., Any]:
     if not callable(found):
         raise OptionError(f"task {task!r}: method {path!r} is {found!r}: allowed is a callable")
     return found  # type: ignore[no-any-return]
+
+
+def is_async(function: Any) -> bool:
+    """Say whether a callable is ``async def``, with or without a yield."""
+    while isinstance(function, partial):
+        function = function.func
+    both = (function, getattr(function, "__call__", None))  # noqa: B004 - an object with an async __call__ counts
+    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in both)
 
 
 def _binds(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:

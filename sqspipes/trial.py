@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections import deque
+from collections.abc import AsyncIterator
 from typing import Any
 
 from sqspipes import message as messages
@@ -58,6 +60,8 @@ class Trial:
         plan = self._plans.setdefault(task.name, self._pipe.plan(task))
         with called_for(held, self._clock):
             result = plan.function(held.message.value, *task.args)
+            if plan.is_async:
+                result = asyncio.run(_awaited(result))
             calls.hand_on(plan, held, held.message, result, self)
 
     def _received(self, task: Task, message: Message, text: str) -> Held:
@@ -84,6 +88,14 @@ class Trial:
 
     def abandoned(self, call: Any) -> None:
         """Never happens: there is no executor."""
+
+
+async def _awaited(made: Any) -> Any:
+    """Return what a coroutine returns, or a generator of what an async one yields."""
+    if not isinstance(made, AsyncIterator):
+        return await made
+    values = [value async for value in made]
+    return (value for value in values)
 
 
 def first_fed(pipe: Pipe, name: str | int | None) -> Task:

@@ -20,7 +20,7 @@ from sqspipes.runner.executor import DONE, Emission, Ending, Engine, Outcome
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 from sqspipes.step import StepCall
-from sqspipes.task import FIRST_BACKOFF, Task
+from sqspipes.task import FIRST_BACKOFF, Task, is_async
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,11 @@ class Plan:
     json_default: Callable[[Any], Any] | None
 
     @property
+    def is_async(self) -> bool:
+        """Whether the function is called on an event loop."""
+        return is_async(self.function)
+
+    @property
     def step(self) -> StepCall | None:
         """The step that is called, if it is one."""
         return self.function if isinstance(self.function, StepCall) else None
@@ -47,10 +52,13 @@ class Plan:
 
 def perform(plan: Plan, held: Held, engine: Engine) -> Outcome:
     """Call the function for one message and hand its outputs on."""
-    message = held.message
+    return conclude(plan, held, engine, lambda: plan.function(held.message.value, *plan.task.args))
+
+
+def conclude(plan: Plan, held: Held, engine: Engine, result: Callable[[], Any]) -> Outcome:
+    """Hand on what a call returns; ``result`` returns it, or raises what the call raised."""
     try:
-        result = plan.function(message.value, *plan.task.args)
-        hand_on(plan, held, message, result, engine)
+        hand_on(plan, held, held.message, result(), engine)
     except Abandoned:
         raise
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too

@@ -60,3 +60,8 @@ def called_for(held: Held, clock: Clock) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def call_for(held: Held, clock: Clock) -> None:
+    """Let ``current_message`` return this one in all of an asyncio task."""
+    _current.set((held, clock))

@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sqspipes import message as messages
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
-from sqspipes.runner.current import called_for
+from sqspipes.runner.current import call_for, called_for
 from sqspipes.runner.entries import as_received, letter_entry, message_entry
 from sqspipes.runner.executor import (
     Call,
@@ -24,6 +25,7 @@ from sqspipes.runner.executor import (
 )
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.lanes import Lanes
+from sqspipes.runner.loop import BLOCKED_SECONDS, LoopExecutor
 from sqspipes.runner.overdue import Overdue
 from sqspipes.runner.pace import Pace
 from sqspipes.runner.settler import Abandoned
@@ -69,14 +71,17 @@ class Dispatcher:
         self._ending = 0
         self._refused: Held | None = None
         self._suspects: dict[str, int] = {}
-        self.executor: Executor = ThreadExecutor(
-            f"{plan.task.domain} {plan.task.name}",
-            plan.task.workers,
-            self._perform,
-            self,
-            shared.died,
-            plan.step.leave if plan.step is not None else lambda: None,
-        )
+        self.executor = self._make_executor()
+
+    def _make_executor(self) -> Executor:
+        task, step, shared = self.task, self._plan.step, self._shared
+        if self._plan.is_async:
+            return LoopExecutor(
+                task.domain, task.name, task.workers, self._call, self._conclude, self, shared.loop, shared.died
+            )  # fmt: skip
+        leave = step.leave if step is not None else lambda: None
+        name = f"{task.domain} {task.name}"
+        return ThreadExecutor(name, task.workers, self._perform, self, shared.died, leave)
 
     # From the intake
 
@@ -185,6 +190,8 @@ class Dispatcher:
                     self._refused = held if held.suspect else None
                     break
             self._announce_room()
+        if begun and self._plan.is_async:
+            self._shared.tick(now + BLOCKED_SECONDS)
         return begun, unreadable
 
     def wake(self, now: float) -> float | None:
@@ -201,6 +208,15 @@ class Dispatcher:
     def _perform(self, held: Held) -> Outcome:
         with called_for(held, self._shared.leases.clock):
             return calls.perform(self._plan, held, self)
+
+    def _call(self, held: Held) -> Any:
+        """Return an async function's coroutine or generator for a message."""
+        call_for(held, self._shared.leases.clock)
+        return self._plan.function(held.message.value, *self.task.args)
+
+    def _conclude(self, held: Held, result: Callable[[], Any]) -> Outcome:
+        with called_for(held, self._shared.leases.clock):
+            return calls.conclude(self._plan, held, self, result)
 
     def emit(self, origin: Origin, emission: Emission) -> None:
         """Pass one output on to the next queue, and then to whoever iterates over this run's results."""
@@ -427,7 +443,10 @@ class Dispatcher:
     def watch(self) -> float | None:
         """Warn of calls that run for long; return the seconds until there may be another one to warn of."""
         with self.lock:
-            return self._overdue.look(self._running, time.monotonic())
+            now = time.monotonic()
+            overdue = self._overdue.look(self._running, now)
+            blocked = self.executor.watch(now) if self._running else None
+        return min((seconds for seconds in (overdue, blocked) if seconds is not None), default=None)
 
     def quiesce(self) -> None:
         """Start no more calls, and give back what was not started."""

@@ -104,6 +104,10 @@ class Executor(ABC):
     def join(self, deadline: float) -> None:
         """Wait until what is idle has ended, until ``deadline`` (monotonic) at most; needs the ``close``."""
 
+    @abstractmethod
+    def watch(self, now: float) -> float | None:
+        """Warn of what is wrong with running calls; return the seconds until there may be more, if ever."""
+
 
 class ThreadExecutor(Executor):
     """One thread per call, up to ``slots`` threads, started when they are first needed.
@@ -163,6 +167,9 @@ class ThreadExecutor(Executor):
         for thread in list(self._started):
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
+
+    def watch(self, now: float) -> float | None:
+        return None
 
     @property
     def _one_will_do(self) -> bool:

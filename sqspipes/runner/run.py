@@ -24,6 +24,7 @@ from sqspipes.runner.held import Held
 from sqspipes.runner.intake import Intake
 from sqspipes.runner.keeper import Keeper
 from sqspipes.runner.leases import Clock, Leases
+from sqspipes.runner.loop import Loop
 from sqspipes.runner.outage import Outage
 from sqspipes.runner.plan import RunPlan, Summary, described
 from sqspipes.runner.settler import Settler
@@ -83,6 +84,7 @@ class Run(Background):
             refused=lambda held: self._of(held).refused(held),
             died=self._died,
         )
+        self._loop = Loop(self._domain, self._died)
         self._by_queue: dict[str, Dispatcher] = {}
         self.stream = (
             Stream(self._settler.safe, self._settler.forget) if self._plan.iterate is not None else None
@@ -92,6 +94,7 @@ class Run(Background):
             leases=leases,
             settler=self._settler,
             gate=Gate(lambda: self._keeper.pump()),
+            loop=self._loop,
             stream=self.stream,
             died=self._died,
             raised=lambda error: self._commands.put(("raised", error)),
@@ -292,6 +295,7 @@ class Run(Background):
         settled &= self._settler.close(self._time_to_settle())
         for dispatcher in self._dispatchers.values():
             dispatcher.executor.join(time.monotonic() if self._hurried else deadline)
+        self._loop.close(time.monotonic() + HURRIED_SECONDS)
         if not settled:
             logger.warning("not everything could be settled in time: what is left comes back after its lease")
         summary = self.summary
@@ -347,7 +351,7 @@ class Run(Background):
             stops += [dispatcher.quiesce, dispatcher.executor.close]
         self._cut = True
         stops += [self._abandon, partial(self._settler.settle, 0.0), self._wait_for_receives]
-        stops += [self._keeper.stop, partial(self._settler.close, 0.0)]
+        stops += [self._keeper.stop, partial(self._settler.close, 0.0), partial(self._loop.close, 0.0)]
         for stop in stops:
             with suppress(BaseException):
                 stop()

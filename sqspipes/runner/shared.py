@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sqspipes.brokers.base import Broker
 from sqspipes.runner.gate import Gate
 from sqspipes.runner.leases import Leases
+from sqspipes.runner.loop import Loop
 from sqspipes.runner.settler import Settler
 from sqspipes.runner.stream import Stream
 
@@ -30,6 +31,7 @@ class Shared:
     leases: Leases
     settler: Settler
     gate: Gate
+    loop: Loop
     stream: Stream | None
     died: Callable[[str, BaseException], None]
     raised: Callable[[BaseException], None]

@@ -1,0 +1,216 @@
+"""Loop: the event loop of one run, in a thread of its own, and the executor that calls async tasks on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+import types
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from sqspipes.runner.executor import Call, Emission, Engine, Executor, Outcome, ThreadExecutor
+from sqspipes.runner.held import Held, Origin
+
+logger = logging.getLogger(__name__)
+
+#: Seconds for which one call may keep the loop from all others before the log says so.
+BLOCKED_SECONDS = 1.0
+
+
+class Loop:
+    """An event loop in a thread that starts with the first call; ``died`` is told what it cannot survive."""
+
+    def __init__(self, domain: str, died: Callable[[str, BaseException], None]) -> None:
+        self._name = f"sqspipes loop {domain}"
+        self._died = died
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps no hold on them
+        self._closed = False
+
+    def begin(self, coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
+        """Run coroutines, from any thread; after the ``close`` they never begin."""
+        with self._lock:
+            if self._closed:
+                for coroutine in coroutines:
+                    coroutine.close()
+                return
+            loop = self._loop or self._started()
+            loop.call_soon_threadsafe(self._begin, loop, coroutines)
+
+    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Return what a coroutine returns, to a thread that may wait for it."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def close(self, deadline: float) -> None:
+        """Cancel what still runs and end, by ``deadline`` (monotonic); what cannot be cancelled is left alone."""
+        with self._lock:
+            closed, self._closed = self._closed, True
+        if self._loop is not None and self._thread is not None and not closed:
+            with contextlib.suppress(RuntimeError):  # it has died, and is closed
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        self._loop = loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._work, args=(loop,), name=self._name, daemon=True)
+        self._thread.start()
+        return loop
+
+    def _begin(
+        self, loop: asyncio.AbstractEventLoop, coroutines: Sequence[Coroutine[Any, Any, None]]
+    ) -> None:
+        for coroutine in coroutines:
+            task = loop.create_task(coroutine)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            asyncio.set_event_loop(loop)
+            loop.run_forever()
+            while left := asyncio.all_tasks(loop):
+                for task in left:
+                    task.cancel()
+                loop.run_until_complete(asyncio.wait(left))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        except BaseException as error:
+            self._died("event loop", error)
+        finally:
+            loop.close()
+
+
+class LoopExecutor(Executor):
+    """Runs the calls of an async task on a loop, at most ``slots`` at once. It is the engine of some threads.
+
+    Those hand on what the calls returned: that waits where the next queue is behind, and the loop must not. They also
+    take what an async generator yields. ``call`` makes the coroutine or the async generator for a message,
+    ``conclude`` makes an outcome of a function that returns, or raises, what came of it.
+    """
+
+    def __init__(
+        self,
+        domain: str,
+        task: str,
+        slots: int,
+        call: Callable[[Held], Any],
+        conclude: Callable[[Held, Callable[[], Any]], Outcome],
+        engine: Engine,
+        loop: Loop,
+        died: Callable[[str, BaseException], None],
+    ) -> None:
+        self.slots = slots
+        self._task = task
+        self._call = call
+        self._engine = engine
+        self._loop = loop
+        self._results: dict[Held, Callable[[], Any]] = {}
+        self._threads = ThreadExecutor(
+            f"{domain} {task}", slots, lambda held: conclude(held, self._results.pop(held)), self, died
+        )
+        self._turn: tuple[Held, float] | None = None  # whose turn it is on the loop, and since when
+        self._told: tuple[Held, float] | None = None
+
+    def start(self, calls: Sequence[Call]) -> None:
+        self._loop.begin([self._run(call) for call in calls])
+
+    def close(self) -> None:
+        self._threads.close()
+
+    def join(self, deadline: float) -> None:
+        self._threads.join(deadline)
+
+    def watch(self, now: float) -> float | None:
+        turn = self._turn
+        if turn is not None and turn != self._told and now - turn[1] >= BLOCKED_SECONDS:
+            self._told = turn
+            logger.warning(
+                "%s %s has kept the event loop for %.1f s: no other call goes on meanwhile",
+                self._task, turn[0].message.id, now - turn[1],
+            )  # fmt: skip
+        return BLOCKED_SECONDS
+
+    # From the threads: the Engine port
+
+    def emit(self, origin: Origin, emission: Emission) -> None:
+        """Pass one output on."""
+        self._engine.emit(origin, emission)
+
+    def flush(self, origin: Origin) -> None:
+        """Wait until all that was emitted so far is safe."""
+        self._engine.flush(origin)
+
+    def done(self, call: Call, outcomes: Sequence[Outcome]) -> None:
+        """End a call; the one that may run in its place begins on the loop."""
+        following = self._engine.done(call, outcomes)
+        if following is not None:
+            self.start([following])
+
+    def abandoned(self, call: Call) -> None:
+        """Say that a call ended early."""
+        self._engine.abandoned(call)
+
+    # On the loop
+
+    async def _run(self, call: Call) -> None:
+        (held,) = call.messages
+        try:
+            made = self._call(held)
+            if isinstance(made, AsyncGenerator):
+                value = self._pulled(made, held)
+            else:
+                value = await self._taking_turns(made, held)
+            self._results[held] = partial(_given, value)
+        except BaseException as error:  # a SystemExit would end the loop
+            self._results[held] = partial(_raised, error)
+        self._threads.start([call])
+
+    def _pulled(self, values: AsyncGenerator[Any, None], held: Held) -> Iterator[Any]:
+        """Yield what an async generator yields, in one of the threads."""
+        try:
+            while True:
+                try:
+                    value = self._loop.wait_for(self._next(values, held))
+                except StopAsyncIteration:
+                    return
+                yield value
+        finally:
+            self._loop.begin([_closed(values)])
+
+    async def _next(self, values: AsyncGenerator[Any, None], held: Held) -> Any:
+        return await self._taking_turns(values.__anext__(), held)
+
+    @types.coroutine
+    def _taking_turns(self, coroutine: Any, held: Held) -> Generator[Any, Any, Any]:
+        """Await a coroutine, or a step of an async generator, noting when it has the loop to itself."""
+        go_on: Callable[[], Any] = partial(coroutine.send, None)
+        while True:
+            self._turn = (held, time.monotonic())
+            try:
+                awaited = go_on()
+            except StopIteration as end:
+                return end.value
+            finally:
+                self._turn = None
+            try:
+                go_on = partial(coroutine.send, (yield awaited))
+            except BaseException as error:
+                go_on = partial(coroutine.throw, error)
+
+
+async def _closed(values: AsyncGenerator[Any, None]) -> None:
+    await values.aclose()
+
+
+def _given(value: Any) -> Any:
+    return value
+
+
+def _raised(error: BaseException) -> Any:
+    raise error
