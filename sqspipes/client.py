@@ -149,8 +149,9 @@ class TaskClient:
     def register_tasks(self, tasks: Tasks) -> TaskClient:
         """Set the tasks, in the order of the pipe; replaces what was registered, and returns the client.
 
-        Each is a function, or a dict with the keys ``method``, ``name``, ``args``, ``workers``, ``priorities``,
-        ``interval``, ``lease``, ``retries``, ``backoff``, ``non_retryable``, ``on_error``, ``strict``, ``linger``.
+        Each is a function, a Step, or a dict with the keys ``method``, ``name``, ``args``, ``workers``,
+        ``priorities``, ``interval``, ``rate``, ``lease``, ``retries``, ``backoff``, ``non_retryable``, ``on_error``,
+        ``strict``, ``linger``.
         """
         with self._lock:
             if self.is_running:

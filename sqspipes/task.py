@@ -39,7 +39,10 @@ INHERITED: Mapping[str, Callable[[str, Any], Any]] = {
         None if value is None else options.checked_seconds(option, value, 0.0, LONGEST_LINGER)
     ),
 }
-KEYS = ("method", "name", "args", "workers", "priorities", "interval", *INHERITED)
+KEYS = ("method", "name", "args", "workers", "priorities", "interval", "rate", *INHERITED)
+
+#: Seconds in the units of a rate.
+RATE_SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 Interval = float | Callable[[], float]
 Backoff = float | Callable[[int, BaseException], float] | None
@@ -51,7 +54,7 @@ class Task:
 
     ``method`` is a callable, the text ``"package.module:function"``, or None for a task that is only fed and
     watched here. ``retries`` is None for ever. ``interval`` is None for a task without one, ``linger``
-    for the broker's own.
+    for the broker's own. ``rate`` is in calls a second, None for as many as there are.
     """
 
     domain: str
@@ -62,6 +65,7 @@ class Task:
     workers: int = 1
     priorities: int = 1
     interval: Interval | None = None
+    rate: float | None = None
     lease: float = 60.0
     retries: int | None = 8
     backoff: Backoff = None
@@ -113,6 +117,8 @@ class Task:
     def check_signature(self) -> None:
         """Raise ``SignatureError`` if the function cannot take what the pipe will give it."""
         function = self.function()
+        if self.is_source() and self.rate is not None:
+            raise SignatureError(f"task {self.name!r} is a source and has a rate: allowed is an interval")
         if self.is_source() and is_async(function):
             raise SignatureError(f"task {self.name!r} is a source and async: allowed is a plain function")
         given = self.args if self.is_source() else ("value", *self.args)
@@ -224,6 +230,7 @@ def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mappi
             f"{says}priorities", given.get("priorities", levels), 1, names.MOST_PRIORITIES
         ),
         interval=_checked_interval(f"{says}interval", given.get("interval")),
+        rate=_checked_rate(f"{says}rate", given.get("rate")),
         **{key: check(says + key, given.get(key, defaults[key])) for key, check in INHERITED.items()},
     )
 
@@ -255,6 +262,16 @@ def _checked_args(option: str, args: Any) -> tuple[Any, ...]:
     if isinstance(args, list | tuple):
         return tuple(args)
     raise options.refuse(option, args, "a tuple")
+
+
+def _checked_rate(option: str, rate: Any) -> float | None:
+    """Return the calls a second of a text like ``"100/m"``."""
+    if rate is None:
+        return None
+    number, slash, unit = rate.partition("/") if isinstance(rate, str) else ("", "", "")
+    if not (slash and number.isascii() and number.isdecimal() and int(number) and unit in RATE_SECONDS):
+        raise options.refuse(option, rate, "a number of calls per s, m, h or d, '100/m' for one")
+    return int(number) / RATE_SECONDS[unit]
 
 
 def _checked_interval(option: str, interval: Any) -> Any:

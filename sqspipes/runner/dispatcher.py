@@ -52,7 +52,7 @@ class Dispatcher:
         self.lock = threading.RLock()
         self.unblocking = threading.Condition(self.lock)  #: groups may go on at the broker
         self.lanes = Lanes(plan.task.priorities)
-        self.pace = Pace(plan.task.workers)
+        self.pace = Pace(plan.task.workers, plan.task.rate)
         limits = shared.broker.limits
         self.linger = limits.linger if plan.task.linger is None else plan.task.linger
         self._settling_free = limits.entries * limits.requests_in_flight
@@ -63,6 +63,7 @@ class Dispatcher:
         )
         self.stopping = False
         self._abandoned = False
+        self._allowed_at: float | None = None  # when the rate allows the next call, if one waits for it
         self._plan = plan
         self._shared = shared
         self._stream = shared.stream if streams else None
@@ -174,7 +175,7 @@ class Dispatcher:
             while not self.stopping and len(self._running) + self._ending < self.executor.slots:
                 # A suspect that the gate refused is asked for first: it keeps all others out meanwhile.
                 held = self._refused or self.lanes.peek()
-                if held is None:
+                if held is None or self._too_soon(now):
                     break
                 if not self._shared.leases.alive(held, now):
                     self._drop_lost(held)
@@ -184,6 +185,7 @@ class Dispatcher:
                 elif self._shared.gate.enter(held):
                     self._refused = None
                     self.lanes.start(held)
+                    self.pace.begun(now)
                     begun.append(Call((held,)))
                     self._running[held] = time.monotonic()
                 else:
@@ -195,13 +197,23 @@ class Dispatcher:
         return begun, unreadable
 
     def wake(self, now: float) -> float | None:
-        """Make parked messages ready whose backoff is over; return when the next one is due."""
+        """Start what may go on: backoffs that are over, a call that the rate allows; return when more is due."""
         with self.lock:
             woken = self.lanes.wake(now)
-            due = self.lanes.next_wake()
-        if woken:
+            allowed, self._allowed_at = self._allowed_at, None
+        if woken or allowed is not None:
             self.pump()
-        return due
+        with self.lock:
+            dues = [due for due in (self.lanes.next_wake(), self._allowed_at) if due is not None]
+        return min(dues, default=None)
+
+    def _too_soon(self, now: float) -> bool:
+        """Say whether the rate allows no call yet, and have the keeper ask again; the lock is held."""
+        seconds = self.pace.seconds_to_call(now)
+        if seconds:
+            self._allowed_at = now + seconds
+            self._shared.tick(self._allowed_at)
+        return seconds > 0
 
     # From the executor: the Engine port
 

@@ -22,10 +22,21 @@ WEIGHT = 0.1
 class Pace:
     """The pace of one task; its owner holds the lock."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, rate: float | None = None) -> None:
         self._workers = workers
+        self._rate = rate
+        self._next_call = 0.0
         self._seconds: float | None = None
         self._failed_in_row = 0
+
+    def seconds_to_call(self, now: float) -> float:
+        """Return the seconds until the rate allows another call, 0 for at once."""
+        return max(0.0, self._next_call - now)
+
+    def begun(self, now: float) -> None:
+        """Note a call that begins: the next one is a whole interval of the rate later."""
+        if self._rate is not None:
+            self._next_call = now + 1 / self._rate
 
     def called(self, seconds: float, *, ok: bool) -> None:
         """Learn from a call."""
@@ -41,7 +52,9 @@ class Pace:
 
     @property
     def capacity(self) -> int:
-        """Lanes to hold: the workers, and about a second's work."""
+        """Lanes to hold: the workers, and about a second's work; with a rate, what it allows in a second."""
+        if self._rate is not None:
+            return min(self._workers + MOST_LOOK_AHEAD, max(1, round(self._rate)))
         if self._seconds is None:
             return self._workers + FIRST_LOOK_AHEAD
         a_second = self._workers / max(self._seconds, 1e-4)
