@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections import deque
@@ -13,8 +12,7 @@ from sqspipes import message as messages
 from sqspipes.asked import Pipe
 from sqspipes.errors import OptionError, SqspipesError
 from sqspipes.message import Delivery, Message
-from sqspipes.runner import calls
-from sqspipes.runner.current import called_for
+from sqspipes.runner import calls, current
 from sqspipes.runner.executor import Emission
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.leases import Clock
@@ -58,11 +56,16 @@ class Trial:
             self.results.append(held.message.value)
             return
         plan = self._plans.setdefault(task.name, self._pipe.plan(task))
-        with called_for(held, self._clock):
+        token = current.begin(held, self._clock)
+        try:
             result = plan.function(held.message.value, *task.args)
             if plan.is_async:
+                import asyncio  # slow to import, and seldom needed
+
                 result = asyncio.run(_awaited(result))
             calls.hand_on(plan, held, held.message, result, self)
+        finally:
+            current.end(token)
 
     def _received(self, task: Task, message: Message, text: str) -> Held:
         """Return a message as it would be received: written to a body and read again."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
 from sqspipes.errors import NoMessageError
@@ -52,16 +50,11 @@ def current_message() -> CurrentMessage:
     )
 
 
-@contextlib.contextmanager
-def called_for(held: Held, clock: Clock) -> Iterator[None]:
-    """Let ``current_message`` return this one inside the block."""
-    token = _current.set((held, clock))
-    try:
-        yield
-    finally:
-        _current.reset(token)
+def begin(held: Held, clock: Clock) -> Token[tuple[Held, Clock] | None]:
+    """Let ``current_message`` return this one in the calling thread, or asyncio task, until the ``end``."""
+    return _current.set((held, clock))
 
 
-def call_for(held: Held, clock: Clock) -> None:
-    """Let ``current_message`` return this one in all of an asyncio task."""
-    _current.set((held, clock))
+def end(token: Token[tuple[Held, Clock] | None]) -> None:
+    """Let ``current_message`` return what it did before the ``begin``."""
+    _current.reset(token)

@@ -11,9 +11,8 @@ from typing import Any
 from sqspipes import message as messages
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.message import Delivery, Message
-from sqspipes.runner import calls
+from sqspipes.runner import calls, current
 from sqspipes.runner.calls import Plan
-from sqspipes.runner.current import call_for, called_for
 from sqspipes.runner.entries import as_received, letter_entry, message_entry
 from sqspipes.runner.executor import (
     Call,
@@ -25,8 +24,7 @@ from sqspipes.runner.executor import (
 )
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.lanes import Lanes
-from sqspipes.runner.loop import BLOCKED_SECONDS, LoopExecutor
-from sqspipes.runner.overdue import Overdue
+from sqspipes.runner.overdue import BLOCKED_SECONDS, Overdue
 from sqspipes.runner.pace import Pace
 from sqspipes.runner.settler import Abandoned
 from sqspipes.runner.shared import Counts, Shared
@@ -76,7 +74,9 @@ class Dispatcher:
 
     def _make_executor(self) -> Executor:
         task, step, shared = self.task, self._plan.step, self._shared
-        if self._plan.is_async:
+        if shared.loop is not None and self._plan.is_async:
+            from sqspipes.runner.loop import LoopExecutor  # with asyncio, which is slow to import
+
             return LoopExecutor(
                 task.domain, task.name, task.workers, self._call, self._conclude, self, shared.loop, shared.died
             )  # fmt: skip
@@ -218,17 +218,23 @@ class Dispatcher:
     # From the executor: the Engine port
 
     def _perform(self, held: Held) -> Outcome:
-        with called_for(held, self._shared.leases.clock):
+        token = current.begin(held, self._shared.leases.clock)
+        try:
             return calls.perform(self._plan, held, self)
+        finally:
+            current.end(token)
 
     def _call(self, held: Held) -> Any:
         """Return an async function's coroutine or generator for a message."""
-        call_for(held, self._shared.leases.clock)
+        current.begin(held, self._shared.leases.clock)  # in an asyncio task of its own
         return self._plan.function(held.message.value, *self.task.args)
 
     def _conclude(self, held: Held, result: Callable[[], Any]) -> Outcome:
-        with called_for(held, self._shared.leases.clock):
+        token = current.begin(held, self._shared.leases.clock)
+        try:
             return calls.conclude(self._plan, held, self, result)
+        finally:
+            current.end(token)
 
     def emit(self, origin: Origin, emission: Emission) -> None:
         """Pass one output on to the next queue, and then to whoever iterates over this run's results."""

@@ -14,11 +14,9 @@ from typing import Any
 
 from sqspipes.runner.executor import Call, Emission, Engine, Executor, Outcome, ThreadExecutor
 from sqspipes.runner.held import Held, Origin
+from sqspipes.runner.overdue import BLOCKED_SECONDS
 
 logger = logging.getLogger(__name__)
-
-#: Seconds for which one call may keep the loop from all others before the log says so.
-BLOCKED_SECONDS = 1.0
 
 
 class Loop:

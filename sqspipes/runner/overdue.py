@@ -13,6 +13,9 @@ logger = logging.getLogger(__name__)
 #: the default lease that is the five minutes for which the next queue would recognise the output of a second call.
 LONG_LEASES = 5
 
+#: Seconds for which one call may keep an event loop from all others before the log says so.
+BLOCKED_SECONDS = 1.0
+
 
 class Overdue:
     """Watches the running calls of one task: one WARNING for each that runs long, at doubled intervals."""

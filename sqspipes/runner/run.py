@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
@@ -24,13 +24,15 @@ from sqspipes.runner.held import Held
 from sqspipes.runner.intake import Intake
 from sqspipes.runner.keeper import Keeper
 from sqspipes.runner.leases import Clock, Leases
-from sqspipes.runner.loop import Loop
 from sqspipes.runner.outage import Outage
 from sqspipes.runner.plan import RunPlan, Summary, described
 from sqspipes.runner.settler import Settler
 from sqspipes.runner.shared import Shared
 from sqspipes.runner.source import Source
 from sqspipes.runner.stream import Stream
+
+if TYPE_CHECKING:
+    from sqspipes.runner.loop import Loop
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +86,7 @@ class Run(Background):
             refused=lambda held: self._of(held).refused(held),
             died=self._died,
         )
-        self._loop = Loop(self._domain, self._died)
+        self._loop = self._make_loop()
         self._by_queue: dict[str, Dispatcher] = {}
         self.stream = (
             Stream(self._settler.safe, self._settler.forget) if self._plan.iterate is not None else None
@@ -143,6 +145,13 @@ class Run(Background):
             shared.heard,
             self._died,
         )
+
+    def _make_loop(self) -> Loop | None:
+        if not any(plan.is_async for plan in self._plan.plans):
+            return None
+        from sqspipes.runner.loop import Loop  # with asyncio, which is slow to import
+
+        return Loop(self._domain, self._died)
 
     def _make_source(self, plan: Plan) -> Source:
         return Source(
@@ -295,7 +304,8 @@ class Run(Background):
         settled &= self._settler.close(self._time_to_settle())
         for dispatcher in self._dispatchers.values():
             dispatcher.executor.join(time.monotonic() if self._hurried else deadline)
-        self._loop.close(time.monotonic() + HURRIED_SECONDS)
+        if self._loop is not None:
+            self._loop.close(time.monotonic() + HURRIED_SECONDS)
         if not settled:
             logger.warning("not everything could be settled in time: what is left comes back after its lease")
         summary = self.summary
@@ -351,7 +361,9 @@ class Run(Background):
             stops += [dispatcher.quiesce, dispatcher.executor.close]
         self._cut = True
         stops += [self._abandon, partial(self._settler.settle, 0.0), self._wait_for_receives]
-        stops += [self._keeper.stop, partial(self._settler.close, 0.0), partial(self._loop.close, 0.0)]
+        stops += [self._keeper.stop, partial(self._settler.close, 0.0)]
+        if self._loop is not None:
+            stops.append(partial(self._loop.close, 0.0))
         for stop in stops:
             with suppress(BaseException):
                 stop()

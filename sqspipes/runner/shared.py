@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sqspipes.brokers.base import Broker
 from sqspipes.runner.gate import Gate
 from sqspipes.runner.leases import Leases
-from sqspipes.runner.loop import Loop
 from sqspipes.runner.settler import Settler
 from sqspipes.runner.stream import Stream
+
+if TYPE_CHECKING:
+    from sqspipes.runner.loop import Loop
 
 
 @dataclass(slots=True)
@@ -31,7 +34,7 @@ class Shared:
     leases: Leases
     settler: Settler
     gate: Gate
-    loop: Loop
+    loop: Loop | None  #: of a run with async tasks
     stream: Stream | None
     died: Callable[[str, BaseException], None]
     raised: Callable[[BaseException], None]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from importlib.metadata import entry_points
 from typing import Any
 
 import pytest
 
 from sqspipes import EncodingError, OptionError, Output, SqspipesError, Step, TaskClient, current_message
 
-pytest_plugins = ["pytester"]
+#: Whether the package is installed, as in tox, and not only on the path: then pytest has found the plugin itself.
+INSTALLED = any(each.value == "sqspipes.pytest_plugin" for each in entry_points(group="pytest11"))
+
+pytest_plugins = ["pytester"] if INSTALLED else ["pytester", "sqspipes.pytest_plugin"]
 
 
 def client_of(*tasks: Any, **options: Any) -> TaskClient:
@@ -159,12 +162,5 @@ def test_plugin_is_there_once_the_package_is_installed(pytester: pytest.Pytester
                     assert list(results) == [8]
         """,
     )
-    plugin = [] if _installed() else ["-p", "sqspipes.pytest_plugin"]
+    plugin = [] if INSTALLED else ["-p", "sqspipes.pytest_plugin"]
     pytester.runpytest_subprocess("-p", "no:cacheprovider", *plugin).assert_outcomes(passed=1)
-
-
-def _installed() -> bool:
-    """Say whether the package is installed, as in tox, and not only on the path."""
-    import sqspipes
-
-    return "site-packages" in Path(sqspipes.__file__).parts

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +77,9 @@ def kin(module: str, other: str) -> bool:
     """Say whether two modules are parts of one broker: ``sqs`` and ``sqs_calls`` are."""
     first, second = (name.split(".")[2].lstrip("_").split("_")[0] for name in (module, other + ".."))
     return first == second
+
+
+@pytest.mark.parametrize("slow", ["asyncio", "boto3", "botocore", "pytest"])
+def test_import_of_the_package_brings_nothing_slow(slow: str) -> None:
+    program = f"import sys, sqspipes; sys.exit({slow!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
