@@ -15,6 +15,7 @@
     │   ├── QueueMissingError              a queue is not there
     │   ├── CredentialsError               no credentials, wrong ones, or no right to do this
     │   └── BrokerClosedError              the broker was closed
+    ├── HopLimitError                      an output was sent back too often
     ├── MissingKeyError (also KeyError)    a step asked for a key that its instructions do not have
     ├── NoMessageError                     no message is being handled in this thread
     ├── PutError                           put_many stopped at a value
@@ -85,6 +86,10 @@ class CredentialsError(BrokerError):
 
 class BrokerClosedError(BrokerError):
     """The broker was closed while it was in use."""
+
+
+class HopLimitError(SqspipesError):
+    """An output was sent back to its own or an earlier task too often: a loop without an end."""
 
 
 class MissingKeyError(SqspipesError, KeyError):

@@ -17,13 +17,16 @@ from sqspipes.runner.calls import Plan
 from sqspipes.runner.plan import RunPlan
 from sqspipes.task import Task
 
+#: The place of an output, behind all tasks.
+AFTER_ALL = 1_000_000
+
 
 def output_task(domain: str, output: str, **inherited: Any) -> Task:
     """Return the task that stands for an output: results are put to it, and it is never run."""
     names.checked_part("output", output)
     name = f"output--{output}"
     names.checked_length("output", domain, name)
-    return Task(domain, name, index=1, method=None, **inherited)
+    return Task(domain, name, index=AFTER_ALL, method=None, **inherited)
 
 
 def reading(task: Task, stop_timeout: float) -> RunPlan:

@@ -10,16 +10,13 @@ from typing import Any
 
 from sqspipes import message as messages
 from sqspipes.asked import Pipe
-from sqspipes.errors import OptionError, SqspipesError
+from sqspipes.errors import OptionError
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import calls, current
 from sqspipes.runner.executor import Emission
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.leases import Clock
 from sqspipes.task import Task
-
-#: Hand-offs from the value that was put to one result: more are a loop without an end.
-MOST_HOPS = 1_000
 
 
 class Trial:
@@ -29,13 +26,13 @@ class Trial:
         self._pipe = pipe
         self._clock = Clock()
         self._plans: dict[str, calls.Plan] = {}
-        self._waiting: deque[tuple[Task, Message, str, int]] = deque()
-        self._hops = 0
+        self._waiting: deque[tuple[Task, Message, str]] = deque()
+        self._task: Task | None = None  # the one that is being called
         self.results: list[Any] = []
 
     def run(self, task: Task, message: Message, text: str) -> list[Any]:
         """Call the tasks, breadth first, and return what came out at the end of the line; errors are raised."""
-        self._waiting.append((task, message, text, 0))
+        self._waiting.append((task, message, text))
         try:
             while self._waiting:
                 self._call(*self._waiting.popleft())
@@ -45,12 +42,8 @@ class Trial:
                     plan.step.leave()
         return self.results
 
-    def _call(self, task: Task, message: Message, text: str, hops: int) -> None:
-        if hops > MOST_HOPS:
-            raise SqspipesError(
-                f"a value went through {hops:,} tasks, the last was {task.name}: allowed are 1,000"
-            )
-        self._hops = hops
+    def _call(self, task: Task, message: Message, text: str) -> None:
+        self._task = task
         held = self._received(task, message, text)
         if task.method is None:
             self.results.append(held.message.value)
@@ -80,8 +73,17 @@ class Trial:
             self.results.append(emission.value)
             return
         task = self._pipe.reachable[emission.task]
-        message = Message(emission.id, emission.value, emission.group, task.level(emission.priority))
-        self._waiting.append((task, message, emission.text, self._hops + 1))
+        assert isinstance(origin, Held)
+        assert self._task is not None
+        message = Message(
+            emission.id,
+            emission.value,
+            emission.group,
+            task.level(emission.priority),
+            first_put=origin.message.first_put,
+            extra=calls.passed_on(origin.message.extra, self._task, task),
+        )
+        self._waiting.append((task, message, emission.text))
 
     def flush(self, origin: Origin) -> None:
         """Wait for nothing: what was emitted is safe here."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from sqspipes.errors import CodecError, OptionError, SqspipesError
+from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesError
 from sqspipes.message import Death, Message, derived, encode_value, output_id, result_id
 from sqspipes.results import Output, Reject, Retry, TaskCallback, ends_line
 from sqspipes.runner.entries import as_received
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of JSON that a dead letter's error may use: its type, its text and its traceback.
 TYPE_BYTES, ERROR_BYTES, TRACEBACK_BYTES = 200, 1_500, 5_000
+
+#: Times that outputs of one line may be sent back, to their own task or an earlier one.
+MOST_HOPS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +132,16 @@ def several(
         yield value
 
 
+def passed_on(extra: Mapping[str, Any], here: Task, there: Task) -> Mapping[str, Any]:
+    """Return what travels along with an output; the times that its line was sent back are counted in it."""
+    if there.index > here.index:
+        return extra
+    hops = extra.get("hops", 0)
+    if not isinstance(hops, int) or hops >= MOST_HOPS:
+        raise HopLimitError(f"result of {here.name}: sent back to {there.name} for the {hops + 1:,}th time")
+    return {**extra, "hops": hops + 1}
+
+
 class Way(NamedTuple):
     """Where an output goes; ``id`` is None where the call's own is to be taken."""
 
@@ -160,7 +173,7 @@ def failure(task: Task, attempt: int, error: BaseException) -> Outcome:
     if task.on_error == "raise" and not decided:
         return Outcome(Ending.RAISE, error=error)
     final = task.retries is not None and attempt > task.retries
-    if final or isinstance(error, (*task.non_retryable, CodecError, OptionError, Reject)):
+    if final or isinstance(error, (*task.non_retryable, CodecError, OptionError, HopLimitError, Reject)):
         return Outcome(Ending.DEAD, death=death(task, error, attempt), error=error)
     if isinstance(error, Retry) and error.delay is not None:
         return Outcome(Ending.RETRY, delay=error.delay, error=error)

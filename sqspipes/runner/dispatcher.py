@@ -75,7 +75,9 @@ class Dispatcher:
     def _make_executor(self) -> Executor:
         task, step, shared = self.task, self._plan.step, self._shared
         if shared.loop is not None and self._plan.is_async:
-            from sqspipes.runner.loop import LoopExecutor  # with asyncio, which is slow to import
+            from sqspipes.runner.loop import (
+                LoopExecutor,  # with asyncio, which is slow to import
+            )
 
             return LoopExecutor(
                 task.domain, task.name, task.workers, self._call, self._conclude, self, shared.loop, shared.died
@@ -256,7 +258,7 @@ class Dispatcher:
             group=emission.group,
             priority=task.level(emission.priority),
             first_put=parent.first_put if parent else time.time(),
-            extra=parent.extra if parent else {},
+            extra=calls.passed_on(parent.extra, self.task, task) if parent else {},
         )
         queue = task.queue(message.priority)
         entry = message_entry(

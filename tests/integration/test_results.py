@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from sqspipes import Broker, EmptyTaskOutput, OptionError, Output, TaskClient
+from sqspipes import (
+    Broker,
+    EmptyTaskOutput,
+    OptionError,
+    Output,
+    TaskClient,
+    current_message,
+)
 from sqspipes.brokers.base import Entry
 from tests.integration.support import (
     Seen,
@@ -361,3 +368,36 @@ def test_body_that_is_not_json_is_a_dead_letter_and_the_rest_goes_on(domain: str
             assert seen.wait(1) == [1]
         (letter,) = client.dead_letters()
     assert (letter.value, letter.error_type) == ("<order/>", "DecodingError")
+
+
+# Loops
+
+
+def test_output_may_be_sent_back_until_it_is_done(domain: str, pipe_broker: dict[str, Any]) -> None:
+    seen = Seen()
+
+    def halve(value: int) -> Any:
+        return Output(value // 2, task="halve") if value > 1 else [value, current_message().group]
+
+    with piped(domain, pipe_broker, halve, seen.take) as client:
+        client.put(64, group="g")
+        with client.start():
+            assert seen.wait(1) == [[1, "g"]]
+
+
+def test_loop_without_an_end_is_a_dead_letter_at_the_limit(domain: str) -> None:
+    calls: list[int] = []
+
+    def first(value: int) -> int:
+        return value + 1
+
+    def back(value: int) -> Any:
+        calls.append(value)
+        return Output(value, task="first")
+
+    with piped(domain, MEMORY, first, {"method": back, "retries": 8}) as client:
+        client.put(0)
+        run_until(client, dead=1)
+        (letter,) = client.dead_letters("back")
+    assert (letter.error_type, letter.attempts, letter.value) == ("HopLimitError", 1, 1001)
+    assert len(calls) == 1001

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from sqspipes import EncodingError, OptionError, Output, SqspipesError, Step, TaskClient, current_message
+from sqspipes import (
+    EncodingError,
+    HopLimitError,
+    OptionError,
+    Output,
+    Step,
+    TaskClient,
+    current_message,
+)
 
 #: Whether the package is installed, as in tox, and not only on the path: then pytest has found the plugin itself.
 INSTALLED = any(each.value == "sqspipes.pytest_plugin" for each in entry_points(group="pytest11"))
@@ -91,7 +99,7 @@ def test_loop_without_an_end_is_found() -> None:
     def again(value: int) -> Any:
         return Output(value, task="again")
 
-    with pytest.raises(SqspipesError, match="the last was again"):
+    with pytest.raises(HopLimitError, match="result of again: sent back to again for the 1,001th time"):
         client_of(again).call(1)
 
 
