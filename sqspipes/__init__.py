@@ -36,7 +36,7 @@ from sqspipes.errors import (
 )
 from sqspipes.letters import DeadLetter
 from sqspipes.pipeline import Pipeline
-from sqspipes.results import EmptyTaskOutput, Output, Reject, Retry, TaskCallback
+from sqspipes.results import BatchFailure, EmptyTaskOutput, Output, Reject, Retry, TaskCallback
 from sqspipes.runner.current import CurrentMessage, current_message
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.plan import Summary
@@ -47,6 +47,7 @@ from sqspipes.task_client import TaskClientError
 from sqspipes.watching import LevelStatus, Status
 
 __all__ = [
+    "BatchFailure",
     "Broker",
     "BrokerClosedError",
     "BrokerError",

@@ -150,8 +150,8 @@ class TaskClient:
         """Set the tasks, in the order of the pipe; replaces what was registered, and returns the client.
 
         Each is a function, a Step, or a dict with the keys ``method``, ``name``, ``args``, ``workers``,
-        ``priorities``, ``interval``, ``rate``, ``lease``, ``retries``, ``backoff``, ``non_retryable``, ``on_error``,
-        ``strict``, ``linger``.
+        ``priorities``, ``interval``, ``rate``, ``batch``, ``batch_wait``, ``lease``, ``retries``, ``backoff``,
+        ``non_retryable``, ``on_error``, ``strict``, ``linger``.
         """
         with self._lock:
             if self.is_running:

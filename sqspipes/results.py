@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,6 +71,27 @@ class Reject(Exception):  # noqa: N818 - what a task decides, no error
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
+
+
+class BatchFailure(Exception):  # noqa: N818 - what a task decides, no error
+    """Raised by a batch task: the values at some places failed, the others did not.
+
+    ``errors`` has each one's error by its place in the list, ``results`` one result for each value, or None.
+    """
+
+    def __init__(self, errors: Mapping[int, BaseException], results: Sequence[Any] | None = None) -> None:
+        good = (
+            isinstance(errors, Mapping)
+            and errors
+            and all(
+                isinstance(place, int) and isinstance(error, BaseException) for place, error in errors.items()
+            )
+        )
+        if not good:
+            raise OptionError(f"BatchFailure: errors is {errors!r}: allowed is a dict of exceptions by index")
+        self.errors = dict(errors)
+        self.results = results
+        super().__init__(f"{len(self.errors)} of a batch")
 
 
 def ends_line(value: Any, ignore_none: bool) -> bool:

@@ -24,6 +24,9 @@ SHORTEST_LEASE, LONGEST_LEASE = 5.0, 240.0
 #: The default backoff, in seconds: doubling from the first to the longest, half to full jitter.
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 300.0
 
+#: Seconds for which a message may wait for a batch to fill.
+LONGEST_BATCH_WAIT = 60.0
+
 #: Seconds for which a message may wait at one hop for a request to fill.
 LONGEST_LINGER = 10.0
 
@@ -39,7 +42,21 @@ INHERITED: Mapping[str, Callable[[str, Any], Any]] = {
         None if value is None else options.checked_seconds(option, value, 0.0, LONGEST_LINGER)
     ),
 }
-KEYS = ("method", "name", "args", "workers", "priorities", "interval", "rate", *INHERITED)
+KEYS = (
+    "method",
+    "name",
+    "args",
+    "workers",
+    "priorities",
+    "interval",
+    "rate",
+    "batch",
+    "batch_wait",
+    *INHERITED,
+)
+
+#: Values of one call of a batch task.
+MOST_BATCH = 1_000
 
 #: Seconds in the units of a rate.
 RATE_SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
@@ -54,7 +71,8 @@ class Task:
 
     ``method`` is a callable, the text ``"package.module:function"``, or None for a task that is only fed and
     watched here. ``retries`` is None for ever. ``interval`` is None for a task without one, ``linger``
-    for the broker's own. ``rate`` is in calls a second, None for as many as there are.
+    for the broker's own. ``rate`` is in calls a second, None for as many as there are. ``batch`` is None
+    for a function that takes one value, else the values that it takes at once, after ``batch_wait`` seconds at most.
     """
 
     domain: str
@@ -66,6 +84,8 @@ class Task:
     priorities: int = 1
     interval: Interval | None = None
     rate: float | None = None
+    batch: int | None = None
+    batch_wait: float = 1.0
     lease: float = 60.0
     retries: int | None = 8
     backoff: Backoff = None
@@ -117,6 +137,9 @@ class Task:
     def check_signature(self) -> None:
         """Raise ``SignatureError`` if the function cannot take what the pipe will give it."""
         function = self.function()
+        if self.batch is not None and (self.is_source() or is_async(function)):
+            kind = "a source" if self.is_source() else "async"
+            raise SignatureError(f"task {self.name!r} is {kind} and has a batch: allowed is def f(values)")
         if self.is_source() and self.rate is not None:
             raise SignatureError(f"task {self.name!r} is a source and has a rate: allowed is an interval")
         if self.is_source() and is_async(function):
@@ -231,6 +254,10 @@ def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mappi
         ),
         interval=_checked_interval(f"{says}interval", given.get("interval")),
         rate=_checked_rate(f"{says}rate", given.get("rate")),
+        batch=_checked_batch(f"{says}batch", given.get("batch")),
+        batch_wait=options.checked_seconds(
+            f"{says}batch_wait", given.get("batch_wait", 1.0), 0.0, LONGEST_BATCH_WAIT
+        ),
         **{key: check(says + key, given.get(key, defaults[key])) for key, check in INHERITED.items()},
     )
 
@@ -262,6 +289,10 @@ def _checked_args(option: str, args: Any) -> tuple[Any, ...]:
     if isinstance(args, list | tuple):
         return tuple(args)
     raise options.refuse(option, args, "a tuple")
+
+
+def _checked_batch(option: str, batch: Any) -> int | None:
+    return None if batch is None else options.checked_int(option, batch, 1, MOST_BATCH)
 
 
 def _checked_rate(option: str, rate: Any) -> float | None:

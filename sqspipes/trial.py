@@ -51,7 +51,7 @@ class Trial:
         plan = self._plans.setdefault(task.name, self._pipe.plan(task))
         token = current.begin(held, self._clock)
         try:
-            result = plan.function(held.message.value, *task.args)
+            result = _called(plan, held.message.value)
             if plan.is_async:
                 import asyncio  # slow to import, and seldom needed
 
@@ -93,6 +93,14 @@ class Trial:
 
     def abandoned(self, call: Any) -> None:
         """Never happens: there is no executor."""
+
+
+def _called(plan: calls.Plan, value: Any) -> Any:
+    """Return what a task's function returns for a value, in a batch of one if it takes batches."""
+    if plan.task.batch is None:
+        return plan.function(value, *plan.task.args)
+    results = plan.function([value], *plan.task.args)
+    return results if results is None else results[0]
 
 
 async def _awaited(made: Any) -> Any:

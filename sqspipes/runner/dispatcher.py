@@ -12,6 +12,7 @@ from sqspipes import message as messages
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import calls, current
+from sqspipes.runner.batch import perform_batch
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.entries import as_received, letter_entry, message_entry
 from sqspipes.runner.executor import (
@@ -50,15 +51,14 @@ class Dispatcher:
         self.lock = threading.RLock()
         self.unblocking = threading.Condition(self.lock)  #: groups may go on at the broker
         self.lanes = Lanes(plan.task.priorities)
-        self.pace = Pace(plan.task.workers, plan.task.rate)
         limits = shared.broker.limits
+        self.appetite = plan.task.workers * (plan.task.batch or 1)  #: messages that may run at once
+        self.pace = Pace(self.appetite, plan.task.rate)
         self.linger = limits.linger if plan.task.linger is None else plan.task.linger
         self._settling_free = limits.entries * limits.requests_in_flight
         self.settling = 0
         self.unblocked = 0  #: messages put with a group that were acknowledged
-        self.invite: Callable[[], None] | None = (
-            None  #: lets receivers that wait for room begin; needs the lock
-        )
+        self.invite: Callable[[], None] | None = None  #: lets receivers begin; the lock is to be held
         self.stopping = False
         self._abandoned = False
         self._allowed_at: float | None = None  # when the rate allows the next call, if one waits for it
@@ -67,7 +67,8 @@ class Dispatcher:
         self._stream = shared.stream if streams else None
         self._running: dict[Held, float] = {}  # and when each call began, the oldest first
         self._overdue = Overdue(plan.task.name, plan.task.lease)
-        self._ending = 0
+        self._calls = 0  # under way
+        self._batch_since: float | None = None  # when a batch that is not full began to wait
         self._refused: Held | None = None
         self._suspects: dict[str, int] = {}
         self.executor = self._make_executor()
@@ -174,10 +175,10 @@ class Dispatcher:
         unreadable: list[Held] = []
         with self.lock:
             now = self._shared.leases.clock.now()
-            while not self.stopping and len(self._running) + self._ending < self.executor.slots:
+            while not self.stopping and self._calls < self.executor.slots:
                 # A suspect that the gate refused is asked for first: it keeps all others out meanwhile.
                 held = self._refused or self.lanes.peek()
-                if held is None or self._too_soon(now):
+                if held is None or self._too_soon(now) or self._waits_for_more(now):
                     break
                 if not self._shared.leases.alive(held, now):
                     self._drop_lost(held)
@@ -188,8 +189,8 @@ class Dispatcher:
                     self._refused = None
                     self.lanes.start(held)
                     self.pace.begun(now)
-                    begun.append(Call((held,)))
-                    self._running[held] = time.monotonic()
+                    begun.append(self._make_call(held, now))
+                    self._calls += 1
                 else:
                     self._refused = held if held.suspect else None
                     break
@@ -197,6 +198,46 @@ class Dispatcher:
         if begun and self._plan.is_async:
             self._shared.tick(now + BLOCKED_SECONDS)
         return begun, unreadable
+
+    def _make_call(self, held: Held, now: float) -> Call:
+        """Return the call of a message that has begun, with as many others as go with it; the lock is held."""
+        together = [held]
+        most = self.task.batch or 1
+        self._batch_since = None
+        while True:
+            for one in self.lanes.behind(together[-1], most - len(together)):
+                if not self._goes_along(one, now):
+                    break
+                self.lanes.follow(one)
+                together.append(one)
+            head = self.lanes.peek() if len(together) < most and not held.suspect else None
+            if head is None or not self._goes_along(head, now):
+                break
+            self.lanes.start(head)
+            together.append(head)
+        began = time.monotonic()
+        self._running.update((one, began) for one in together)
+        return Call(tuple(together))
+
+    def _goes_along(self, held: Held, now: float) -> bool:
+        """Let a message into a batch, if it is none that needs a look of its own."""
+        plain = held.message.raw is None and not held.suspect and self._shared.leases.alive(held, now)
+        return plain and self._shared.gate.enter(held)
+
+    def _waits_for_more(self, now: float) -> bool:
+        """Say whether a batch is to wait until it is full, and have the keeper ask again; the lock is held."""
+        if self.task.batch is None:
+            return False
+        lanes = self.lanes
+        there = lanes.ready + (lanes.waiting if not lanes.running and not lanes.parked else 0)
+        if self._batch_since is None:
+            self._batch_since = now
+        due = self._batch_since + self.task.batch_wait
+        if there >= self.task.batch or now >= due:
+            return False
+        self._allowed_at = due
+        self._shared.tick(due)
+        return True
 
     def wake(self, now: float) -> float | None:
         """Start what may go on: backoffs that are over, a call that the rate allows; return when more is due."""
@@ -219,10 +260,13 @@ class Dispatcher:
 
     # From the executor: the Engine port
 
-    def _perform(self, held: Held) -> Outcome:
+    def _perform(self, call: Call) -> list[Outcome]:
+        if self.task.batch is not None:
+            return perform_batch(self._plan, call.messages, self)
+        (held,) = call.messages
         token = current.begin(held, self._shared.leases.clock)
         try:
-            return calls.perform(self._plan, held, self)
+            return [calls.perform(self._plan, held, self)]
         finally:
             current.end(token)
 
@@ -273,29 +317,48 @@ class Dispatcher:
 
     def done(self, call: Call, outcomes: Sequence[Outcome]) -> Call | None:
         """Settle a call: acknowledge, park for the next try, or bury; return the one that its thread may run next."""
-        for held, outcome in zip(call.messages, outcomes, strict=True):
-            ok = outcome.ending is Ending.DONE
+        ended = list(zip(call.messages, outcomes, strict=True))
+        with self.lock:
+            abandoned, now = self._abandoned, time.monotonic()
+            seconds = now - self._running[call.messages[0]]
+            for held, outcome in ended:
+                del self._running[held]
+                self._count(outcome, seconds)
+        try:
+            if not abandoned:
+                self._end_all(ended, seconds)
+        finally:
             with self.lock:
-                abandoned = self._abandoned
-                seconds = time.monotonic() - self._running.pop(held)
-                self._ending += 1
-                self.pace.called(seconds, ok=ok)
-                self.counts.done += ok
-                self.counts.failed += not ok
-            try:
-                if not abandoned:
-                    self._end(held, outcome, seconds)
-            finally:
-                with self.lock:
-                    self._ending -= 1
+                self._calls -= 1
+        for held in call.messages:
             self._shared.gate.leave(held)
         if self.stopping:
             self._shared.quiet()
         return self._fill_slots(keep_one=True)
 
+    def _count(self, outcome: Outcome, seconds: float) -> None:
+        ok = outcome.ending is Ending.DONE
+        if outcome.ending is not Ending.BEHIND:
+            self.pace.called(seconds, ok=ok)
+            self.counts.done += ok
+            self.counts.failed += not ok
+
+    def _end_all(self, ended: Sequence[tuple[Held, Outcome]], seconds: float) -> None:
+        """End what was called together; what is behind a failed one of its group waits behind it again."""
+        parked: set[tuple[str, str]] = set()
+        for held, outcome in ended:
+            lane = (held.delivery.queue, held.delivery.group)
+            if outcome.ending is not Ending.BEHIND:
+                self._end(held, outcome, seconds)
+            elif lane not in parked:  # what it was behind is a dead letter
+                self._park(held, self._shared.leases.clock.now())
+            if outcome.ending in (Ending.BEHIND, Ending.RETRY, Ending.RAISE):
+                parked.add(lane)
+
     def abandoned(self, call: Call) -> None:
         """Note a call that ended because its run had given it up."""
         with self.lock:
+            self._calls -= call.messages[0] in self._running  # else it was abandoned while it was settled
             for held in call.messages:
                 self._running.pop(held, None)
         for held in call.messages:
@@ -324,9 +387,13 @@ class Dispatcher:
         if outcome.ending is Ending.RAISE:
             self._shared.raised(error)
         held.message, held.refused = as_received(held), None
-        due = self._shared.leases.clock.now() + outcome.delay
         with self.lock:
             self.stopping |= outcome.ending is Ending.RAISE
+        self._park(held, self._shared.leases.clock.now() + outcome.delay)
+
+    def _park(self, held: Held, due: float) -> None:
+        """Keep a message, and what is behind it, for a call when it is due."""
+        with self.lock:
             self.lanes.park(held, due)
             if not self._shared.leases.alive(held):
                 self._drop_lost(held)
@@ -426,7 +493,7 @@ class Dispatcher:
         if self.invite is None:
             return
         room = self.pace.capacity - self.used
-        wanted = room > 0 and self.lanes.ready < self.task.workers
+        wanted = room > 0 and self.lanes.ready < self.appetite
         if wanted or room >= self._shared.broker.limits.entries:
             self.invite()
 
@@ -453,7 +520,7 @@ class Dispatcher:
     @property
     def running(self) -> int:
         """Calls under way."""
-        return len(self._running) + self._ending
+        return self._calls
 
     def oldest_call(self) -> float | None:
         """Return the seconds that the oldest running call has been running."""

@@ -54,6 +54,7 @@ class Ending(enum.Enum):
     DONE = "done"
     RETRY = "retry"
     DEAD = "dead"
+    BEHIND = "behind"  #: of a batch: a message before it in its group failed
     RAISE = "raise"  #: the task's error stops the run; the message is given back
 
 
@@ -122,7 +123,7 @@ class ThreadExecutor(Executor):
         self,
         name: str,
         slots: int,
-        perform: Callable[[Held], Outcome],
+        perform: Callable[[Call], Sequence[Outcome]],
         engine: Engine,
         died: Callable[[str, BaseException], None],
         leave: Callable[[], None] = lambda: None,
@@ -264,7 +265,7 @@ class ThreadExecutor(Executor):
         if self._typical < SHORT_SECONDS:
             self._doubt_at = began + DOUBT_SECONDS
         try:
-            outcomes = [self._perform(held) for held in call.messages]
+            outcomes = self._perform(call)
             if began > self._typical_since:
                 self._typical += (time.monotonic() - began - self._typical) * WEIGHT_OF_LAST
             return self._engine.done(call, outcomes)

@@ -274,7 +274,7 @@ class Intake:
             return 1 if level.open == 0 and used < dispatcher.pace.capacity else 0
         room = dispatcher.pace.capacity - used - sum(each.asked for each in self._levels)
         most = self._broker.limits.entries
-        if room < most and lanes.ready >= self._task.workers:
+        if room < most and lanes.ready >= dispatcher.appetite:
             return 0  # there is work enough: a fuller request will do
         return max(0, min(most, room))
 

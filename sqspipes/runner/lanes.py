@@ -1,9 +1,11 @@
 """Lanes: which held message runs next. A pure data structure of one task; its owner holds the lock.
 
-There is one lane per (queue, group), and one running call per lane. A lane is ready, running or parked:
+There is one lane per (queue, group), and one running call per lane, of its head or, in a batch, of its first
+messages. A lane is ready, running or parked:
 
 - ``add`` puts a message at the end of its lane,
 - ``peek`` and ``start`` take the head of the best ready lane: highest level, redelivered before new, oldest,
+- ``follow`` takes the message behind one that runs into the same call,
 - ``finish`` moves the lane on after the head's last call, ``park`` keeps the head in place for a backoff,
 - ``drop`` takes a message and all behind it out, because its lease is lost.
 """
@@ -18,7 +20,7 @@ from sqspipes.runner.held import Held, State
 
 
 class Lane:
-    """The held messages of one group of one queue, in order; the first is the only one that may run."""
+    """The held messages of one group of one queue, in order; the first of them may run."""
 
     __slots__ = ("key", "messages")
 
@@ -83,17 +85,29 @@ class Lanes:
         self.running += 1
         held.state = State.RUNNING
 
+    def behind(self, held: Held, most: int) -> list[Held]:
+        """Return the messages behind the head of a lane, in order, at most so many."""
+        return [] if held.lane is None else list(itertools.islice(held.lane.messages, 1, 1 + most))
+
+    def follow(self, held: Held) -> None:
+        """Mark one of what ``behind`` returned as running, in the same call as all before it."""
+        self.waiting -= 1
+        held.state = State.RUNNING
+
     def finish(self, held: Held) -> None:
-        """Take a running message out for good; the next of its lane becomes ready."""
-        self.running -= 1
+        """Take the head of a running lane out for good; the next one becomes ready, unless it runs too."""
         held.state = State.SETTLING
         self._leave(held)
 
     def park(self, held: Held, until: float) -> None:
-        """Keep a running message at the head of its lane, for a call at ``until``."""
+        """Keep the head of a running lane in place for a call at ``until``; what runs behind it waits again."""
         self.running -= 1
         self.parked += 1
         held.state = State.PARKED
+        for one in held.lane.messages if held.lane is not None else ():
+            if one.state is State.RUNNING:
+                self.waiting += 1
+                one.state = State.WAITING
         heapq.heappush(self._parked, (until, next(self._serial), held))
 
     def wake(self, now: float) -> int:
@@ -132,7 +146,8 @@ class Lanes:
     def drop_behind(self, held: Held) -> list[Held]:
         """Take all out that wait behind a running message."""
         lane = held.lane
-        return self.drop(lane.messages[1]) if lane is not None and len(lane.messages) > 1 else []
+        waiting = [] if lane is None else [one for one in lane.messages if one.state is State.WAITING]
+        return self.drop(waiting[0]) if waiting else []
 
     def drop_idle(self) -> list[Held]:
         """Take everything out that does not run, in order within each lane."""
@@ -155,14 +170,19 @@ class Lanes:
     def _leave(self, held: Held) -> None:
         lane = held.lane
         if lane is None:
+            self.running -= 1
             return
         held.lane = None
         lane.messages.popleft()
-        if lane.messages:
-            self.waiting -= 1
-            self._make_ready(lane.messages[0])
-        else:
+        following = lane.messages[0] if lane.messages else None
+        if following is not None and following.state is State.RUNNING:
+            return
+        self.running -= 1
+        if following is None:
             del self._lanes[lane.key]
+        else:
+            self.waiting -= 1
+            self._make_ready(following)
 
     def _make_ready(self, held: Held) -> None:
         held.state = State.WAITING

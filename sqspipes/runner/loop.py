@@ -106,12 +106,11 @@ class LoopExecutor(Executor):
         self.slots = slots
         self._task = task
         self._call = call
+        self._conclude = conclude
         self._engine = engine
         self._loop = loop
         self._results: dict[Held, Callable[[], Any]] = {}
-        self._threads = ThreadExecutor(
-            f"{domain} {task}", slots, lambda held: conclude(held, self._results.pop(held)), self, died
-        )
+        self._threads = ThreadExecutor(f"{domain} {task}", slots, self._perform, self, died)
         self._turn: tuple[Held, float] | None = None  # whose turn it is on the loop, and since when
         self._told: tuple[Held, float] | None = None
 
@@ -153,6 +152,10 @@ class LoopExecutor(Executor):
     def abandoned(self, call: Call) -> None:
         """Say that a call ended early."""
         self._engine.abandoned(call)
+
+    def _perform(self, call: Call) -> list[Outcome]:
+        (held,) = call.messages
+        return [self._conclude(held, self._results.pop(held))]
 
     # On the loop
 

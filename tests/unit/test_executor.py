@@ -40,11 +40,11 @@ class Bench:
             "test", slots, self._perform, self, lambda _, error: self.deaths.append(error)
         )
 
-    def _perform(self, held: Held) -> Outcome:
+    def _perform(self, call: Call) -> list[Outcome]:
         with self.changed:
             self.threads.add(threading.get_ident())
-        self._work(held.message.id)
-        return DONE
+        self._work(call.messages[0].message.id)
+        return [DONE]
 
     def emit(self, origin: Origin, emission: Emission) -> None:
         raise NotImplementedError

@@ -1,0 +1,85 @@
+"""Batch: one call of a task's function for the values of many messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqspipes.results import BatchFailure
+from sqspipes.runner.calls import Plan, failure, hand_on
+from sqspipes.runner.executor import DONE, Ending, Engine, Outcome
+from sqspipes.runner.held import Held
+from sqspipes.runner.settler import Abandoned
+
+#: The outcome of a message that did not fail itself, but one before it in its group did.
+BEHIND = Outcome(Ending.BEHIND)
+
+
+def perform_batch(plan: Plan, helds: Sequence[Held], engine: Engine) -> list[Outcome]:
+    """Call the function for many messages and hand its outputs on; return an outcome for each.
+
+    The messages of one group stand together, in order. What comes after one that failed is not handed on.
+    """
+    results: Sequence[Any]
+    errors: dict[int, BaseException] = {}
+    try:
+        given = plan.function([held.message.value for held in helds], *plan.task.args)
+        results = _checked(plan, given, len(helds))
+    except Abandoned:
+        raise
+    except BatchFailure as error:
+        try:
+            errors = _checked_errors(plan, error, len(helds))
+            results = _checked(plan, error.results, len(helds))
+        except TypeError as wrong:
+            return [failure(plan.task, held.failures + 1, wrong) for held in helds]
+    except BaseException as error:
+        return [failure(plan.task, held.failures + 1, error) for held in helds]
+    outcomes: list[Outcome] = []
+    failed: set[tuple[str, str]] = set()
+    for place, held in enumerate(helds):
+        lane = (held.delivery.queue, held.delivery.group)
+        outcome = (
+            BEHIND if lane in failed else _outcome(plan, held, engine, results[place], errors.get(place))
+        )
+        if outcome is not DONE:
+            failed.add(lane)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _outcome(plan: Plan, held: Held, engine: Engine, result: Any, error: BaseException | None) -> Outcome:
+    """Hand on the result of one message, unless it failed."""
+    if error is not None:
+        return failure(plan.task, held.failures + 1, error)
+    try:
+        hand_on(plan, held, held.message, result, engine)
+    except Abandoned:
+        raise
+    except BaseException as wrong:
+        return failure(plan.task, held.failures + 1, wrong)
+    return DONE
+
+
+def _checked(plan: Plan, given: Any, count: int) -> Sequence[Any]:
+    """Return one result for each of the messages."""
+    if given is None:
+        return [None] * count
+    if isinstance(given, list | tuple) and len(given) == count:
+        return given
+    shown = f"a {type(given).__name__}"
+    if isinstance(given, list | tuple):
+        shown = f"{shown} of {len(given)}"
+    raise TypeError(
+        f"result of {plan.task.name} is {shown}: allowed are None and a list of {count}, one for each value"
+    )
+
+
+def _checked_errors(plan: Plan, error: BatchFailure, count: int) -> dict[int, BaseException]:
+    """Return the errors by the places of the messages."""
+    wrong = [place for place in error.errors if not 0 <= place < count]
+    if wrong:
+        raise TypeError(
+            f"BatchFailure of {plan.task.name} has the index {wrong[0]!r}: allowed is 0 to {count - 1}"
+        )
+    return error.errors
