@@ -429,10 +429,12 @@ class TaskClient:
         if not self._owns_broker:
             raise OptionError("broker is an object: give its URL, so that each process can open its own")
         if self._broker.url == "memory://":
-            raise OptionError("broker is memory://, queues in one process: allowed are sqlite:// and sqs://")
+            raise OptionError(
+                "broker is memory://, queues in one process: allowed are sqlite://, redis:// and sqs://"
+            )
         own = ("_lock", "_runs", "_pid", "_broker")
         state = {key: value for key, value in vars(self).items() if key not in own}
-        return {**state, "url": self._broker.url}
+        return {**state, "url": self._broker.full_url}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         url = state.pop("url")
