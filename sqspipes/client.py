@@ -458,8 +458,10 @@ class TaskClient:
         if not self._owns_broker:
             raise OptionError("broker is an object: give its URL, so that each process can open its own")
         if self._broker.url == "memory://":
-            raise OptionError("broker is memory://, queues in one process: allowed are sqlite:// and sqs://")
-        return {**self._state(), "url": self._broker.url, "_declared": set(self._declared)}
+            raise OptionError(
+                "broker is memory://, queues in one process: allowed are sqlite://, redis:// and sqs://"
+            )
+        return {**self._state(), "url": self._broker.full_url, "_declared": set(self._declared)}
 
     def _state(self) -> dict[str, Any]:
         """Return all but what belongs to this process and its broker."""

@@ -1,4 +1,4 @@
-"""What all tests share: three brokers, an emulator for the one that is a service, names of one's own."""
+"""What all tests share: the brokers, servers for those that need one, names of one's own."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from tests.chaos.table import pytest_addoption as pytest_addoption
 from tests.chaos.table import pytest_terminal_summary as pytest_terminal_summary
 from tests.contract.differences import reasons
 from tests.servers import Ministack, Proxy, Server
+from tests.valkey import Valkey
 
 # For a run on each of several Pythons; by hand, hypothesis looks as far as it does by default.
 hypothesis.settings.register_profile("quick", max_examples=25, deadline=None)
 # For a search that may take its time.
 hypothesis.settings.register_profile("thorough", max_examples=400, deadline=None, print_blob=True)
 
-BROKERS = ("memory", "sqlite", "sqs")
+BROKERS = ("memory", "sqlite", "redis", "sqs")
+
+MakeBroker = Callable[..., Broker]
+BrokerArguments = Callable[[str], dict[str, Any]]
 
 #: SQS by either transport: sockets of our own, and boto3.
 TRANSPORTS = ("sqs", "sqs_boto3")
@@ -113,6 +117,13 @@ def proxy(ministack: Server) -> Iterator[Proxy]:
         yield proxy
 
 
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[Valkey]:
+    """A Valkey server, started once; without it the tests that need it fail."""
+    with contextlib.closing(Valkey()) as server:
+        yield server
+
+
 @pytest.fixture
 def domain() -> str:
     """A domain that no other test has: tests may share a server."""
@@ -120,14 +131,21 @@ def domain() -> str:
 
 
 @pytest.fixture
-def broker_arguments(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], dict[str, Any]]:
-    """A function from a broker's name to the keyword arguments of TaskClient that lead to it."""
+def broker_arguments(request: pytest.FixtureRequest, tmp_path: Path) -> BrokerArguments:
+    """A function from a broker's name to the keyword arguments of TaskClient that lead to it.
+
+    Tests share the Valkey server: each has a prefix of its own.
+    """
+    prefix = uuid.uuid4().hex[:12]
 
     def arguments(name: str) -> dict[str, Any]:
         if name == "memory":
             return {"broker": "memory://"}
         if name == "sqlite":
             return {"broker": f"sqlite:///{tmp_path}/pipe.db"}
+        if name == "redis":
+            valkey: Valkey = request.getfixturevalue("valkey")
+            return {"broker": f"{valkey.url}?prefix={prefix}"}
         server: Server = request.getfixturevalue("ministack")
         transport = {"transport": "boto3"} if name == "sqs_boto3" else {}
         return {"broker": "sqs://", "endpoint_url": server.url, **AWS, **transport}
@@ -138,11 +156,9 @@ def broker_arguments(request: pytest.FixtureRequest, tmp_path: Path) -> Callable
 #: An account that only the emulator knows.
 AWS = {"aws_key": "x", "aws_secret": "x", "aws_region": "us-west-2"}
 
-MakeBroker = Callable[..., Broker]
-
 
 @pytest.fixture
-def make_broker(broker_arguments: Callable[[str], dict[str, Any]]) -> Iterator[MakeBroker]:
+def make_broker(broker_arguments: BrokerArguments) -> Iterator[MakeBroker]:
     """``make_broker("sqlite")`` opens one more broker on the test's store; all are closed after the test."""
     with contextlib.ExitStack() as opened:
 

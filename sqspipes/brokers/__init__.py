@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
+from sqspipes.brokers._redis_url import shown
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import OptionError
 
@@ -19,13 +19,14 @@ def open_broker(
     session: Any = None,
     transport: str = "lean",
 ) -> Broker:
-    """Return the broker of a URL: ``sqs://``, ``sqlite:///pipe.db`` or ``memory://``.
+    """Return the broker of a URL: ``sqs://``, ``sqlite:///pipe.db``, ``memory://`` or ``redis://host:port/db``.
 
     It connects at its first use. The AWS arguments and ``transport`` are for ``sqs://`` alone.
     ``sqlite:///relative.db`` is below the working directory, ``sqlite:////var/lib/pipe.db`` absolute;
     ``?synchronous=NORMAL`` survives kill -9 but not a power cut. Each ``memory://`` broker has queues of its own.
+    ``rediss://`` is Redis by TLS; ``?prefix=name`` keeps pipes apart that share a database.
     """
-    scheme = urlsplit(url).scheme
+    scheme = url.partition(":")[0].lower()
     if scheme == "sqs":
         from sqspipes.brokers.sqs import SqsBroker
 
@@ -42,4 +43,19 @@ def open_broker(
         from sqspipes.brokers.sqlite import SqliteBroker
 
         return SqliteBroker(url)
-    raise OptionError(f"broker is {url!r}: allowed are sqs://, sqlite:///path.db and memory://")
+    if scheme in ("redis", "rediss"):
+        return _redis_broker(url)
+    allowed = "allowed are sqs://, sqlite:///path.db, memory:// and redis://host:port/db"
+    raise OptionError(f"broker is {shown(url)!r}: {allowed}")
+
+
+def _redis_broker(url: str) -> Broker:
+    try:
+        from sqspipes.brokers.redis import RedisBroker
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "redis":
+            raise
+        raise OptionError(
+            f"broker is {shown(url)!r}: the package redis is missing, pip install sqspipes[redis]"
+        ) from error
+    return RedisBroker(url)

@@ -131,6 +131,11 @@ class Broker(ABC):
     url: str
     limits: Limits
 
+    @property
+    def full_url(self) -> str:
+        """The URL by which another process opens the same broker; it may hold a secret, so it is for no log."""
+        return self.url
+
     @abstractmethod
     def declare(self, specs: Sequence[QueueSpec], *, create: bool = True) -> None:
         """Make the queues that are missing, dead-letter queues first; with ``create=False`` demand them all."""

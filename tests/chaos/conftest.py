@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from tests.chaos.fleet import Fleet, fleet
-from tests.chaos.ledger import Ledger, SqliteWitness, SqsWitness, Witness
+from tests.chaos.ledger import Ledger, RedisWitness, SqliteWitness, SqsWitness, Witness
 from tests.chaos.weather import Replays, chained
 from tests.conftest import leave_out
 from tests.servers import Behaviour, Proxy
+from tests.valkey import Valkey
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -121,7 +122,8 @@ def make_pipe(
 ) -> Iterator[MakePipe]:
     """``make_pipe("sqs", lease=5, workers=4)`` makes a pipe; the keywords are settings of its fleet's worker.
 
-    ``server`` is another server's URL than that of the emulator which tests share. Without ``witnessed`` nobody
+    ``server`` is another server's URL than that of the emulator which tests share, ``valkey`` another server than
+    the one that they share. Without ``witnessed`` nobody
     keeps what the queues saw.
     """
     with contextlib.ExitStack() as stack:
@@ -130,6 +132,7 @@ def make_pipe(
             name: str,
             *,
             server: str | None = None,
+            valkey: Valkey | None = None,
             witnessed: bool = True,
             options: dict[str, Any] | None = None,
             **settings: Any,
@@ -139,6 +142,9 @@ def make_pipe(
                 if server is None
                 else {**broker_arguments("sqs"), "endpoint_url": server}
             )
+            if name == "redis":
+                valkey = valkey or request.getfixturevalue("valkey")
+                direct = {"broker": f"{valkey.url}?prefix={domain}"}
             proxy = None
             arguments = direct
             if name == "sqs":
@@ -147,6 +153,8 @@ def make_pipe(
             witness: Witness | None = None
             if witnessed:
                 witness = SqsWitness() if proxy else SqliteWitness(tmp_path / "pipe.db")
+                if valkey is not None:
+                    witness = RedisWitness(valkey, domain)
             journal = tmp_path / "journal"
             ledger = stack.enter_context(contextlib.closing(Ledger(domain, direct, journal, witness)))
             settings = {"arguments": arguments, "journal": str(journal), "options": options or {}, **settings}

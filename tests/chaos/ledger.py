@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from sqspipes import TaskClient
 from sqspipes.brokers import open_broker
 from tests.servers import Forward, Reply, Request
+from tests.valkey import Valkey
 
 #: The pipe of every scenario. Nobody runs the last one: its queue holds the results.
 TASKS = ("one", "two", "three")
@@ -86,6 +87,28 @@ class SqliteWitness:
         stored: Stored = defaultdict(lambda: defaultdict(set))
         for queue, seq, body in rows:
             stored[queue][sqspipes_id(body, str(seq))].add(str(seq))
+        return stored
+
+
+class RedisWitness:
+    """Reads what is stored in the server's append-only file."""
+
+    def __init__(self, server: Valkey, prefix: str) -> None:
+        self._server, self._prefix = server, prefix
+
+    def stored(self) -> Stored:
+        stored: Stored = defaultdict(lambda: defaultdict(set))
+        names: dict[str, str] = {}
+        for command, *arguments in self._server.appended():
+            prefix, _, key = arguments[0].partition(":") if arguments else ("", "", "")
+            if prefix != self._prefix:
+                continue
+            if command.upper() == "HSETNX" and key == "queues":
+                names[arguments[2].partition(" ")[0]] = arguments[1]
+            if command.upper() in ("HSET", "HMSET") and key.endswith(":messages"):
+                queue = names[key.partition(":")[0]]
+                for number, message in zip(arguments[1::2], arguments[2::2], strict=True):
+                    stored[queue][sqspipes_id(message.split(" ", 2)[2], number)].add(number)
         return stored
 
 

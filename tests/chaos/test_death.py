@@ -36,7 +36,7 @@ SOON = 60.0
 
 @pytest.mark.a_minute
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("broker_name", ["sqlite", "sqs"])
+@pytest.mark.parametrize("broker_name", ["sqlite", "redis", "sqs"])
 def test_processes_killed_at_random_lose_nothing(chaos: Chaos, make_pipe: MakePipe, broker_name: str) -> None:
     pipe = make_pipe(broker_name, options={"lease": 5.0 if chaos.full else 2.0}, seconds=0.01)
     kills = 20 if chaos.full else 3

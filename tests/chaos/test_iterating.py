@@ -18,7 +18,7 @@ WAYS = [
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("broker_name", ["sqlite", "sqs"])
+@pytest.mark.parametrize("broker_name", ["sqlite", "redis", "sqs"])
 def test_readers_that_leave_hide_nothing(chaos: Chaos, make_pipe: MakePipe, broker_name: str) -> None:
     pipe = make_pipe(broker_name, seconds=0.01, options={"lease": LEASE})
     ways = WAYS * (3 if chaos.full else 1)

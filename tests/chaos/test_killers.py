@@ -7,9 +7,11 @@ import json
 import signal
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
+import redis
 
 from tests.chaos.conftest import Chaos, MakePipe, Pipe
 
@@ -19,7 +21,7 @@ KILLER = ["killer", 0]
 
 @pytest.mark.a_minute
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("broker_name", ["sqlite", "sqs"])
+@pytest.mark.parametrize("broker_name", ["sqlite", "redis", "sqs"])
 def test_message_that_kills_its_process_is_the_only_dead_letter(
     chaos: Chaos, make_pipe: MakePipe, tmp_path: Path, broker_name: str
 ) -> None:
@@ -55,9 +57,20 @@ def put(pipe: Pipe, groups: list[str], each: int) -> None:
         pipe.ledger.put[value["group"]].append(value["n"])
 
 
+def limit_receives_of_redis(pipe: Pipe, queue: str, most: int) -> None:
+    url = pipe.ledger.arguments["broker"].partition("?")[0]
+    server: Any
+    with contextlib.closing(redis.Redis.from_url(url)) as server:
+        id, origin, _, dead = server.hget(f"{pipe.domain}:queues", queue).decode().split(" ")
+        server.hset(f"{pipe.domain}:queues", queue, f"{id} {origin} {most} {dead}")
+
+
 def limit_receives(pipe: Pipe, folder: Path, most: int) -> None:
     """Let the broker bury a message of one after so many receives."""
     queue = f"{pipe.domain}--one.fifo"
+    if pipe.ledger.arguments["broker"].startswith("redis:"):
+        limit_receives_of_redis(pipe, queue, most)
+        return
     if pipe.proxy is None:
         with contextlib.closing(sqlite3.connect(folder / "pipe.db", timeout=30)) as database, database:
             database.execute("UPDATE queue SET max_receives=? WHERE name=?", (most, queue))

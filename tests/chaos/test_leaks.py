@@ -72,7 +72,7 @@ def one_round(domain: str, arguments: dict[str, Any]) -> None:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("broker_name", ["memory", "sqlite", "sqs"])
+@pytest.mark.parametrize("broker_name", ["memory", "sqlite", "redis", "sqs"])
 def test_starting_and_stopping_leaves_nothing(
     chaos: Chaos, domain: str, broker_name: str, broker_arguments: Callable[[str], dict[str, Any]]
 ) -> None:

@@ -15,6 +15,7 @@ from tests.chaos.conftest import Chaos, MakePipe, Pipe
 from tests.chaos.fleet import Worker
 from tests.chaos.ledger import wait_for
 from tests.servers import Ministack
+from tests.valkey import Valkey
 
 BEGIN, END = "does not answer, trying again until it does", "answers again after"
 
@@ -86,6 +87,21 @@ def test_server_that_goes_away_is_waited_for(chaos: Chaos, server: Ministack, ma
         said_once(worker)
     pipe.fleet.end()
     chaos.settled("3 outage: server away", "sqs", pipe, faults=1, seconds=seconds)
+
+
+@pytest.mark.timeout(240)
+def test_redis_that_is_killed_comes_back_with_all_that_it_answered(chaos: Chaos, make_pipe: MakePipe) -> None:
+    with contextlib.closing(Valkey(appendfsync="always")) as valkey:
+        pipe = make_pipe("redis", valkey=valkey, options={"lease": 5.0}, seconds=0.05)
+        workers = busy(chaos, pipe)
+        valkey.kill()
+        passes(30.0 if chaos.full else 3.0)
+        valkey.restart()
+        seconds = pipe.ledger.settle(120)
+        for worker in workers:
+            said_once(worker)
+        pipe.fleet.end()
+        chaos.settled("3 outage: server killed", "redis", pipe, faults=1, seconds=seconds)
 
 
 @pytest.mark.timeout(240)

@@ -17,7 +17,7 @@ from tests.chaos.fleet import Worker
 from tests.chaos.ledger import wait_for
 from tests.servers import Behaviour, Forward, Proxy, Reply, Request
 
-BROKERS = ("sqlite", "sqs")
+BROKERS = ("sqlite", "redis", "sqs")
 LEASE = 5.0
 OPTIONS = {"lease": LEASE}
 

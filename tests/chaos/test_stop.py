@@ -12,7 +12,7 @@ from tests.chaos.ledger import wait_for
 from tests.chaos.stops import LEASE, busy, ended, hidden, settle
 from tests.servers import Forward, Reply, Request
 
-BROKERS = pytest.mark.parametrize("broker_name", ["sqlite", "sqs"])
+BROKERS = pytest.mark.parametrize("broker_name", ["sqlite", "redis", "sqs"])
 
 
 @pytest.mark.every_broker

@@ -39,6 +39,7 @@ _LETTERS_ALONE = "dead letters of one group do not wait for one another here, so
 LEEWAY: Mapping[str, Mapping[Leeway, str]] = {
     "memory": {"letters are groups of their own": _LETTERS_ALONE},
     "sqlite": {"letters are groups of their own": _LETTERS_ALONE},
+    "redis": {"letters are groups of their own": _LETTERS_ALONE},
     "sqs": {
         "ended leases are good": _MINISTACK_LEASE,
         "letters keep their count": (

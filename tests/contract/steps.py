@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -13,8 +13,6 @@ from sqspipes.brokers.base import Answer, Broker, Entry, Kind, QueueSpec
 from sqspipes.message import Delivery
 
 T = TypeVar("T")
-
-_attempts = itertools.count()
 
 #: Seconds after which a test that waits for a thread fails.
 PATIENCE = 15.0
@@ -51,8 +49,7 @@ def take(
     broker: Broker, queue: str, count: int = 10, *, wait: float = 0.0, lease: float = 30.0
 ) -> list[Delivery]:
     """Receive once, with a new attempt id."""
-    attempt = f"attempt-{next(_attempts)}"
-    return broker.receive(queue, count=count, wait=wait, lease=lease, attempt=attempt)
+    return broker.receive(queue, count=count, wait=wait, lease=lease, attempt=uuid.uuid4().hex)
 
 
 def take_one(broker: Broker, queue: str, *, wait: float = 5.0, lease: float = 30.0) -> Delivery:

@@ -102,6 +102,18 @@ def test_last_of_a_batch_acknowledged_first_leaves_the_rest_in_order(broker: Bro
     assert bodies(take(broker, queue)) == ["a", "b"]
 
 
+def test_group_goes_on_behind_a_last_message_that_was_acknowledged_first(broker: Broker, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    put(broker, queue, *"abc", group="g")
+    first, second, third = take(broker, queue)
+    broker.ack(queue, [third.receipt])
+    put(broker, queue, "d", group="g")
+    broker.ack(queue, [second.receipt])
+    put(broker, queue, "e", group="g")
+    broker.extend(queue, [(first.receipt, 0)])
+    assert bodies(take_all(broker, queue, 3)) == ["a", "d", "e"]
+
+
 def test_groups_of_the_same_name_in_two_queues_are_two_groups(broker: Broker, domain: str) -> None:
     left, right = made(broker, domain, "left", "right")
     put(broker, left, "a", group="g")

@@ -23,8 +23,9 @@ from hypothesis.stateful import (
 )
 
 from sqspipes.brokers.base import Broker, Entry
+from sqspipes.brokers.redis import RedisBroker
 from sqspipes.brokers.sqlite import SqliteBroker
-from tests.conftest import MakeBroker
+from tests.conftest import BrokerArguments, MakeBroker
 from tests.contract.differences import leeway
 from tests.contract.model import Model
 from tests.contract.steps import made, take, with_dead_letters
@@ -171,18 +172,25 @@ class Fifo(RuleBasedStateMachine):
 
 @pytest.fixture
 def clock(broker_name: str) -> Clock:
-    """A clock that the embedded brokers go by."""
+    """A clock that all brokers go by but a service."""
     return Clock(ours="time is real" not in leeway(broker_name))
 
 
 @pytest.fixture
-def timed_broker(broker_name: str, clock: Clock, make_broker: MakeBroker, tmp_path: Path) -> Iterator[Broker]:
+def timed_broker(
+    broker_name: str, clock: Clock, make_broker: MakeBroker, broker_arguments: BrokerArguments, tmp_path: Path
+) -> Iterator[Broker]:
     """Each broker in turn, by the clock if it can be."""
     if not clock.ours:
         yield make_broker(broker_name)
         return
-    url = "memory://" if broker_name == "memory" else f"sqlite:///{tmp_path}/model.db?synchronous=NORMAL"
-    with contextlib.closing(SqliteBroker(url, clock=clock)) as broker:
+    made: Broker
+    if broker_name == "redis":
+        made = RedisBroker(broker_arguments("redis")["broker"], clock=clock)
+    else:
+        url = "memory://" if broker_name == "memory" else f"sqlite:///{tmp_path}/model.db?synchronous=NORMAL"
+        made = SqliteBroker(url, clock=clock)
+    with contextlib.closing(made) as broker:
         yield broker
 
 

@@ -15,6 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: What keeps each queue of the package short, by its file and its name.
 BOUNDS = {
+    "brokers/_redis_connections.py _idle": "_MOST_IDLE",
     "brokers/_sqs_pool.py _idle": "what the pool was told to keep at most",
     "brokers/_sqs_quota.py _answers": "its maxlen: times of the newest answers",
     "brokers/_sqlite_store.py _pending": "one request for each thread that waits for its answer",

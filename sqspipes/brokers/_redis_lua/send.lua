@@ -1,0 +1,81 @@
+-- Stores what is new, in order. ARGV from 3 on: group, hash of group and id, body, of each.
+-- Returns how many were new, or nil if there is no such queue.
+local queue = find(name)
+if not queue then
+  return false
+end
+
+-- An id is known from its own span of five minutes and from the one before; a span that nobody asks for any more
+-- expires as a whole.
+local span = math.floor(now / SPAN)
+local offset = now - span * SPAN
+local base = prefix .. ':' .. queue.origin .. ':ids:'
+local keys = {}
+for i = 4, #ARGV, 3 do
+  keys[#keys + 1] = ARGV[i]
+end
+local recent = call('HMGET', base .. span, unpack(keys))
+local older = call('HMGET', base .. (span - 1), unpack(keys))
+local fresh, ids, twice = {}, {}, {}
+for i, key in ipairs(keys) do
+  if not (twice[key] or recent[i] or (older[i] and tonumber(older[i]) > offset)) then
+    twice[key] = true
+    fresh[#fresh + 1] = 3 * i
+    ids[#ids + 1] = key
+    ids[#ids + 1] = offset
+  end
+end
+if #fresh == 0 then
+  return 0
+end
+call('HSET', base .. span, unpack(ids))
+call('PEXPIRE', base .. span, 2 * SPAN - offset)
+
+local groups, wanted = {}, {}
+for _, at in ipairs(fresh) do
+  local group = ARGV[at]
+  if not wanted[group] then
+    wanted[group] = true
+    groups[#groups + 1] = group
+  end
+end
+local states, lanes = call('HMGET', queue.lanes, unpack(groups)), {}
+for i, group in ipairs(groups) do
+  if states[i] then
+    local first, last, held = string.match(states[i], '^(%d+) (%d+) (%d+)$')
+    lanes[group] = {first = first, last = last, held = held}
+  end
+end
+
+local number = call('INCRBY', queue.last, #fresh) - #fresh
+local messages, chain, ready = {}, {}, {}
+for _, at in ipairs(fresh) do
+  number = number + 1
+  local group, lane = ARGV[at], lanes[ARGV[at]]
+  messages[#messages + 1] = number
+  messages[#messages + 1] = now .. ' ' .. group .. ' ' .. ARGV[at + 2]
+  if lane then
+    chain[#chain + 1] = lane.last
+    chain[#chain + 1] = number
+    lane.last = number
+  else
+    lanes[group] = {first = number, last = number, held = 0}
+    ready[#ready + 1] = number
+    ready[#ready + 1] = group
+  end
+end
+local kept = {}
+for group, lane in pairs(lanes) do
+  kept[#kept + 1] = group
+  kept[#kept + 1] = lane.first .. ' ' .. lane.last .. ' ' .. lane.held
+end
+call('HSET', queue.messages, unpack(messages))
+call('HSET', queue.lanes, unpack(kept))
+if #chain > 0 then
+  call('HSET', queue.next, unpack(chain))
+end
+if #ready > 0 then
+  call('ZADD', queue.ready, unpack(ready))
+  ring(queue)
+end
+return #fresh
