@@ -27,6 +27,8 @@ class Asked:
     min_priority: int | None
     max_priority: int | None
     drain: bool | float
+    stop_timeout: float | None = None
+    prepare: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Pipe:
             priority=asked.priority,
             drain=_checked_drain(asked.drain),
             iterate=chosen[-1].name if options.checked_bool("iterate", asked.iterate) else None,
-            stop_timeout=stop_timeout,
+            stop_timeout=_checked_stop(asked.stop_timeout, stop_timeout),
         )
 
     def _chosen(self, task_name: TaskName | Sequence[TaskName] | None) -> list[Task]:
@@ -127,6 +129,10 @@ def _checked_drain(drain: Any) -> float | None:
     if isinstance(drain, bool):
         return -1.0 if drain else None
     return options.checked_seconds("drain", drain)
+
+
+def _checked_stop(stop_timeout: Any, default: float) -> float:
+    return default if stop_timeout is None else options.checked_seconds("stop_timeout", stop_timeout)
 
 
 def _levels(task: Task, low: Any, high: Any) -> list[int]:

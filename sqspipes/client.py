@@ -313,7 +313,9 @@ class TaskClient:
         max_priority: int | None = ...,
         *,
         drain: bool | float = ...,
+        stop_timeout: float | None = ...,
         processes: int | None = ...,
+        prepare: Callable[[], object] | None = ...,
     ) -> Summary: ...
 
     @overload
@@ -328,6 +330,7 @@ class TaskClient:
         min_priority: int | None = ...,
         max_priority: int | None = ...,
         drain: bool | float = ...,
+        stop_timeout: float | None = ...,
     ) -> Results: ...
 
     def run(
@@ -341,13 +344,16 @@ class TaskClient:
         max_priority: int | None = None,
         *,
         drain: bool | float = False,
+        stop_timeout: float | None = None,
         processes: int | None = None,
+        prepare: Callable[[], object] | None = None,
     ) -> Summary | Results:
         """Run tasks: one by name or place, a list of them, or all; blocks, and returns a ``Summary``.
 
         ``args`` and ``workers`` replace the task's own. ``priority`` is that of what a source produces, or a
         callable of it. ``min_priority`` and ``max_priority``: serve only these levels. ``drain=True`` ends when
         everything has gone through; a number sets the seconds between the two looks at empty queues.
+        ``stop_timeout`` replaces the client's.
         ``iterate=True`` returns ``Results`` instead, an iterator over what the last of the chosen tasks returns.
 
         SIGTERM and SIGINT stop the run in good order; after SIGINT ``KeyboardInterrupt`` is raised. Raises
@@ -357,8 +363,22 @@ class TaskClient:
         when they die. Sources run in the first one; sources alone have one process. Each process imports the main
         module, so what starts the run belongs under ``if __name__ == "__main__":``. The ``Summary`` has the counts of
         all but those that died. An error of one stops all, and is a ``RunError`` with its text and traceback.
+        ``prepare`` is called first in each process, to set up its log for instance.
         """
-        asked = Asked(task_name, args, priority, iterate, workers, min_priority, max_priority, drain)
+        if prepare is not None and (processes is None or not callable(prepare)):
+            raise options.refuse("prepare", prepare, "a callable, with processes")
+        asked = Asked(
+            task_name,
+            args,
+            priority,
+            iterate,
+            workers,
+            min_priority,
+            max_priority,
+            drain,
+            stop_timeout,
+            prepare,
+        )
         run: Run | Fleet
         if processes is None:
             run = self._run(self._checked(asked))
@@ -385,9 +405,12 @@ class TaskClient:
         max_priority: int | None = None,
         *,
         drain: bool | float = False,
+        stop_timeout: float | None = None,
     ) -> Run:
         """Run tasks in the background: the arguments of ``run``; returns a ``Run`` at once."""
-        asked = Asked(task_name, args, priority, False, workers, min_priority, max_priority, drain)
+        asked = Asked(
+            task_name, args, priority, False, workers, min_priority, max_priority, drain, stop_timeout
+        )
         return self._run(self._checked(asked)).start()
 
     @property
@@ -433,6 +456,8 @@ class TaskClient:
 
     def _share(self, asked: Asked, first: bool) -> Run:
         """Return the run of one of several processes: the first has the whole plan."""
+        if asked.prepare is not None:
+            asked.prepare()
         plan = self._checked(asked)
         return self._run(plan if first else plan.beside())
 
@@ -446,6 +471,7 @@ class TaskClient:
         yield "session", self._account["session"]
         yield "args", asked.args
         yield "priority", asked.priority
+        yield "prepare", asked.prepare
 
     def on_broker(self, broker: str) -> TaskClient:
         """Return a copy of this client, with the same tasks and options, on another broker."""

@@ -163,8 +163,8 @@ def demo(packages: Sequence[str]) -> int:
     return 0 if same and not ledger.lost and not ledger.twice else 1
 
 
-def main() -> int:
-    """Run the demo, or one of its workers."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo, or one of its workers; ``arguments`` are those of the command line by default."""
     parser = argparse.ArgumentParser(prog="python -m sqspipes.demo")
     parser.add_argument("packages", nargs="*", help="packages of the standard library, default all")
     worker = parser.add_argument_group("a worker process, as the demo starts it")
@@ -172,7 +172,7 @@ def main() -> int:
     worker.add_argument("--drain", action="store_true", help="end when their queues are empty")
     worker.add_argument("--broker", metavar="URL")
     worker.add_argument("--journal", metavar="FOLDER", help="where calls are written down")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     warnings.simplefilter("ignore")  # what Python thinks of the files that are parsed
     try:
         return work(options) if options.worker else demo(options.packages)

@@ -6,7 +6,7 @@ import logging
 import math
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -169,7 +169,16 @@ class Run(Background):
     @property
     def summary(self) -> Summary:
         """The counts so far, and the reason once the run is over."""
-        counts = [d.counts for d in self._dispatchers.values()] + [s.counts for s in self._sources]
+        return self._summed(self._dispatchers)
+
+    @property
+    def by_task(self) -> dict[str, Summary]:
+        """The counts so far of each task of the run, in the order of the pipe."""
+        return {name: self._summed([name]) for name in self._dispatchers}
+
+    def _summed(self, tasks: Collection[str]) -> Summary:
+        counts = [d.counts for name, d in self._dispatchers.items() if name in tasks]
+        counts += [source.counts for source in self._sources if source.task in tasks]
         return Summary(
             reason=self._reason,
             done=sum(count.done for count in counts),

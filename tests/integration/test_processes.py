@@ -300,6 +300,15 @@ def test_results_are_not_iterated_over(broker_arguments: Arguments, domain: str)
     refused(piped(domain, broker_arguments("sqlite"), TEXT), "iterate is True.*one process", iterate=True)
 
 
+@pytest.mark.parametrize(
+    ("prepare", "says"), [(7, "^prepare is 7: allowed is"), (lambda: None, "^prepare is <fun")]
+)
+def test_what_prepares_a_process_is_checked(
+    prepare: Any, says: str, broker_arguments: Arguments, domain: str
+) -> None:
+    refused(piped(domain, broker_arguments("sqlite"), TEXT), says, prepare=prepare)
+
+
 def test_queues_in_memory_are_refused(domain: str) -> None:
     refused(piped(domain, {"broker": "memory://"}, TEXT), "memory://")
 

@@ -76,6 +76,7 @@ def test_run_of_something_else_is_refused(chosen: Any, domain: str) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"priority": 16}, {"priority": "high"}, {"workers": 0}, {"iterate": 1}, {"drain": -1}, {"drain": "yes"},
+     {"stop_timeout": -1}, {"prepare": print},
      {"min_priority": 2}, {"max_priority": -1}, {"min_priority": 1, "max_priority": 0}],
 )  # fmt: skip
 def test_argument_out_of_range_is_refused_at_the_start(wrong: dict[str, Any], domain: str) -> None:
@@ -428,6 +429,29 @@ def test_start_returns_at_once_and_tells_how_it_goes(domain: str, pipe_broker: d
             run.wait(0)
         run.stop()
         assert run.wait(15) == run.summary == Summary("stopped", 1, 0, 0)
+
+
+def test_run_tells_what_each_task_has_done(domain: str) -> None:
+    def check(value: int) -> int:
+        return 1 // value
+
+    with piped(domain, MEMORY, check, same, retries=1) as client:
+        client.put_many([1, 1, 0])
+        run = client.start(drain=True)
+        run.wait(15)
+        assert run.by_task == {"check": Summary("drained", 2, 2, 1), "same": Summary("drained", 2, 0, 0)}
+
+
+def test_source_is_counted_as_a_task(domain: str) -> None:
+    with piped(domain, MEMORY, {"method": make_one, "interval": 0}, same) as client:
+        with client.start() as run:
+            until(lambda: run.by_task["same"].done > 1)
+        assert run.by_task["make_one"].done >= run.by_task["same"].done
+
+
+def make_one() -> int:
+    """Make a value."""
+    return 1
 
 
 def test_start_raises_wrong_arguments_itself(domain: str) -> None:

@@ -1,0 +1,51 @@
+"""Asking: what is said to people and asked of them, outside tables."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from sqspipes.errors import SqspipesError
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what an error says, in one line; with its kind, unless it is one of ours that says all there is."""
+    said = " ".join(str(error).split())
+    if isinstance(error, SqspipesError) and said:
+        return said
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return a text that others wrote, without what would command a terminal."""
+    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
+
+
+def count_of(number: int, one: str) -> str:
+    """Return ``1 value`` or ``1,000 values``."""
+    return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
+
+
+def confirm(question: str, yes: bool, option: str = "--yes") -> None:
+    """Ask on the terminal; end the command unless the answer is yes, or was given by an option."""
+    if not yes and _answer(f"{question} [y/N] ", option).lower() not in ("y", "yes"):
+        raise click.ClickException("nothing was done: the answer was not yes")
+
+
+def confirm_name(question: str, name: str, given: str | None, option: str) -> None:
+    """Have a name typed; end the command if it is another."""
+    typed = _answer(f"{question} ", f"{option} {name}") if given is None else given
+    if typed != name:
+        raise click.ClickException(f"nothing was done: the domain is {name!r}, not {typed!r}")
+
+
+def _answer(question: str, option: str) -> str:
+    """Return a line from the terminal; where there is none, name the option that answers."""
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"standard input is no terminal, nobody can be asked: give {option}")
+    click.echo(question, nl=False, err=True)
+    line = sys.stdin.readline()
+    if not line:  # the end of the input, by Ctrl-D
+        click.echo(err=True)
+    return line.strip()

@@ -1,0 +1,138 @@
+"""Putting: JSON values into a task's queue, from the command line or from standard input."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from sqspipes.cli import asking, logs
+from sqspipes.cli.options import shared
+from sqspipes.cli.progress import Progress, progress_of
+from sqspipes.cli.targets import client_named, target_argument
+from sqspipes.client import TaskClient
+from sqspipes.errors import EncodingError, OptionError
+
+#: Characters of a value that an error shows.
+SHOWN = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """Where values go, and what travels with them."""
+
+    task: str | None
+    priority: int
+    group: Callable[[Any], Any] | str | None
+    id: Callable[[Any], Any] | None
+
+
+@click.command(context_settings={"ignore_unknown_options": True})  # -5 is a value
+@shared
+@target_argument
+@click.argument("values", nargs=-1, required=True, metavar="JSON... | -")
+@click.option("--task", metavar="NAME", help="The task; the first one by default.")
+@click.option("--group", metavar="TEXT", help="The group of all: they run in order.")
+@click.option("--group-by", metavar="FIELD", help="The field that has a value's group.")
+@click.option("--id-by", metavar="FIELD", help="The field that has a value's id.")
+@click.option("--priority", type=int, default=0, show_default=True, metavar="LEVEL", help="0 is the lowest.")
+def put(
+    target: str,
+    values: tuple[str, ...],
+    task: str | None,
+    group: str | None,
+    group_by: str | None,
+    id_by: str | None,
+    priority: int,
+) -> None:
+    """Put values into a pipe, in the order given; the same as push.
+
+    Each value is JSON, and its id is printed: sqspipes put orders '{"order": 7}' '"a text"' 42. With - values are
+    read from standard input, one on each line.
+    """
+    if group is not None and group_by is not None:
+        raise click.UsageError("--group and --group-by exclude each other")
+    logs.set_up()
+    chosen = group if group_by is None else _field("--group-by", group_by)
+    wishes = Wishes(task, priority, chosen, None if id_by is None else _field("--id-by", id_by))
+    if values == ("-",):
+        with client_named(target) as client:
+            _put_lines(client, wishes)
+        return
+    parsed = [_argument(index, text) for index, text in enumerate(values, 1)]
+    with client_named(target) as client:
+        for value in parsed:
+            click.echo(_put_one(client, value, wishes))
+
+
+def _put_one(client: TaskClient, value: Any, wishes: Wishes) -> str:
+    group = wishes.group(value) if callable(wishes.group) else wishes.group
+    id = None if wishes.id is None else wishes.id(value)
+    return client.put(value, task=wishes.task, priority=wishes.priority, group=group, id=id)
+
+
+def _put_lines(client: TaskClient, wishes: Wishes) -> None:
+    """Put the lines of standard input as they come, in constant memory."""
+    began = time.monotonic()
+    with progress_of(sys.stdin.buffer) as progress:
+        count = client.put_many(
+            _lines(progress), task=wishes.task, priority=wishes.priority, group=wishes.group, id=wishes.id
+        )
+    seconds = max(time.monotonic() - began, 0.001)
+    rate = f"{count / seconds:,.0f}/s"
+    click.echo(f"{asking.count_of(count, 'value')} put in {seconds:.1f} s, {rate}", err=True)
+
+
+def _lines(progress: Progress) -> Iterator[Any]:
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        progress.read(len(line))
+        if line.strip():
+            yield _parsed(
+                f"line {number}", line.decode(errors="replace").strip(), "one JSON value on each line"
+            )
+
+
+def _argument(index: int, text: str) -> Any:
+    if text == "-":
+        raise click.UsageError("- stands alone: values come from standard input or from the command line")
+    if text[0:1] == "-" and not text[1:2].isdigit():
+        raise click.NoSuchOption(text.partition("=")[0])
+    return _parsed(f"value {index}", text, _quoting(text))
+
+
+def _parsed(where: str, text: str, allowed: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        shown = text if len(text) <= SHOWN else text[:SHOWN] + "..."
+        raise EncodingError(f"{where} is not JSON: {shown} ({error}); allowed is {allowed}") from error
+
+
+def _quoting(text: str) -> str:
+    """Return how a value is written so that the shell leaves JSON's own quotes."""
+    plain = not any(mark in text for mark in "{}[]\"':,\\")
+    example = json.dumps(text if plain else {"key": "value"}, ensure_ascii=False)
+    if os.name == "nt":
+        return '"' + example.replace('"', '\\"') + '", with the inner quotes escaped from the shell'
+    return f"'{example}', in single quotes that keep JSON's own from the shell"
+
+
+def _field(option: str, field: str) -> Callable[[Any], str | int]:
+    """Return a function from a value to one of its fields."""
+
+    def get(value: Any) -> str | int:
+        if not isinstance(value, dict):
+            shown = json.dumps(value, ensure_ascii=False)[:SHOWN]
+            raise OptionError(f"{option} is {field!r}: {shown} has no fields, allowed are objects")
+        if field not in value:
+            there = ", ".join(value) or "nothing"
+            raise OptionError(f"{option} is {field!r}: a value has no such field, it has {there}")
+        return value[field]  # type: ignore[no-any-return]
+
+    return get

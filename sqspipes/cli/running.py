@@ -1,0 +1,87 @@
+"""Running: tasks until they are told to stop, or until all is through."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import Any
+
+import click
+
+from sqspipes.cli import logs, tables
+from sqspipes.cli.live import shown
+from sqspipes.cli.options import shared
+from sqspipes.cli.targets import client_named, target_argument
+from sqspipes.client import TaskClient
+from sqspipes.runner.plan import Summary
+from sqspipes.runner.signals import watched
+
+#: The exit code of a run that was drained and made dead letters.
+DRAINED_WITH_DEAD = 3
+
+_level = partial(click.option, type=int, metavar="LEVEL")
+_seconds = partial(click.option, type=float, metavar="SECONDS")
+
+
+@click.command()
+@shared
+@target_argument
+@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.option("--workers", "-t", "--threads", type=int, metavar="N", help="Threads of each task.")
+@click.option("--processes", type=int, metavar="N", help="Processes, each with these workers.")
+@click.option("--drain", is_flag=True, help="End when all is through; exit code 3 if anything died.")
+@_seconds("--drain-seconds", help="Between the two looks at empty queues of --drain; on SQS 60.")
+@_seconds("--stop-timeout", help="For running calls when the run stops.")
+@_level("--min-priority", help="Serve this level and higher ones.")
+@_level("--max-priority", help="Serve this level and lower ones.")
+@click.option(
+    "-l",
+    "--log-level",
+    type=click.Choice(logs.LEVELS, case_sensitive=False),
+    default="info",
+    show_default=True,
+)
+@click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
+def run(
+    target: str,
+    tasks: tuple[str, ...],
+    processes: int | None,
+    drain: bool,
+    drain_seconds: float | None,
+    log_level: str,
+    log_format: str,
+    **limits: Any,
+) -> None:
+    """Run a pipe, or some of its tasks, until Ctrl-C.
+
+    A terminal shows them live, with the log above; elsewhere the log goes to standard error. With --processes there
+    is only the log: `sqspipes status TARGET --watch` shows the queues.
+    """
+    asked: dict[str, Any] = {"task_name": list(tasks) or None, **limits, "drain": drain}
+    if drain_seconds is not None:
+        if not drain:
+            raise click.UsageError("--drain-seconds goes with --drain")
+        asked["drain"] = drain_seconds
+    with_log = partial(logs.set_up, log_level, log_format)
+    with_log()
+    with client_named(target) as client:
+        if processes is not None:
+            summary = client.run(**asked, processes=processes, prepare=with_log)
+        elif sys.stdout.isatty() and sys.stderr.isatty() and log_format == "text":
+            summary = _run_live(client, asked, log_level)
+        else:
+            summary = client.run(**asked)
+    if summary.reason == "drained" and summary.dead:
+        click.get_current_context().exit(DRAINED_WITH_DEAD)
+
+
+def _run_live(client: TaskClient, asked: dict[str, Any], log_level: str) -> Summary:
+    """Run below a live view; the log goes above it."""
+    console = tables.console()
+    logs.set_up(log_level, console=console)
+    run = client.start(**asked)
+    with watched(run) as signals, shown(client, run, console):
+        summary = run.wait()
+    if signals is not None and signals.interrupted:
+        raise KeyboardInterrupt
+    return summary

@@ -1,0 +1,71 @@
+"""Figures and bars are shown as people read them, whatever the numbers are."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqspipes.cli.asking import count_of, in_one_line, printable
+from sqspipes.cli.live import LONGEST_HISTORY, History
+from sqspipes.cli.tables import figure, sparkline
+from sqspipes.cli.watching import in_words
+from sqspipes.errors import OptionError
+
+RATES = st.lists(st.floats(0, 1e9, allow_subnormal=False), max_size=80)
+
+
+def test_bars_rise_with_the_values() -> None:
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7, 8], 9) == " ▁▂▃▄▅▆▇█"
+    assert sparkline([0, 0.01, 100], 3) == " ▁█"
+
+
+def test_bars_have_plain_characters_for_plain_terminals() -> None:
+    assert sparkline([0, 4, 8], 3, plain=True) == " =#"
+
+
+@given(RATES, st.integers(0, 60))
+def test_bars_are_as_wide_as_they_are_asked_to_be(values: list[float], width: int) -> None:
+    assert len(sparkline(values, width)) == width
+
+
+@given(RATES)
+def test_only_nothing_has_no_bar(values: list[float]) -> None:
+    shown = sparkline(values, 80)[80 - len(values) :]
+    assert [bar == " " for bar in shown] == [value == 0 for value in values]
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [(0, "0"), (0.25, "0.2"), (3, "3"), (9.96, "10.0"), (12.6, "13"), (1_234_567, "1,234,567")],
+)
+def test_figures_have_as_many_places_as_matter(number: float, shown: str) -> None:
+    assert figure(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7_200, "2 h"), (200_000, "2 d")]
+)
+def test_seconds_become_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
+
+
+def test_history_keeps_what_a_view_can_show() -> None:
+    history = History()
+    for done in range(2, 402, 2):
+        history.add(done, 0.5)
+    assert history.rates == [4.0] * LONGEST_HISTORY
+
+
+def test_error_is_one_line_with_its_kind_unless_it_says_all() -> None:
+    assert in_one_line(OptionError("a\n b")) == "a b"
+    assert in_one_line(KeyError("a")) == "KeyError: 'a'"
+    assert in_one_line(ValueError()) == "ValueError"
+
+
+def test_counts_agree_with_their_nouns() -> None:
+    assert [count_of(number, "value") for number in (0, 1, 1_000)] == ["0 values", "1 value", "1,000 values"]
+
+
+def test_text_cannot_command_a_terminal() -> None:
+    assert printable("a\x1b[2J\r\n\tü\u202e") == "a\\x1b[2J\\r\n\tü\\u202e"
