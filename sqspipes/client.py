@@ -126,12 +126,11 @@ class TaskClient:
             "linger": linger,
         }
         self._defaults = {key: INHERITED[key](key, value) for key, value in given.items()}
-        if output is not None:
-            self._pipe = replace(self._pipe, output=output_task(domain, output, **self._defaults))
         self._lock = threading.RLock()
         self._declared: set[str] = set()
         self._runs: weakref.WeakSet[Run | Fleet] = weakref.WeakSet()
         self._pid = os.getpid()
+        self.output = output
         account: dict[str, Any] = {
             "aws_key": aws_key,
             "aws_secret": aws_secret,
@@ -501,6 +500,19 @@ class TaskClient:
         self._broker = open_broker(url, **self._account)
 
     # The output
+
+    @property
+    def output(self) -> str | None:
+        """The name of the queue for the last task's results; to be changed before a run."""
+        return None if self._pipe.output is None else self._pipe.output.name.partition("--")[2]
+
+    @output.setter
+    def output(self, name: str | None) -> None:
+        with self._lock:
+            if self.is_running:
+                raise OptionError("output cannot be changed while a run goes on: stop it first")
+            found = None if name is None else output_task(self.domain, name, **self._defaults)
+            self._pipe = replace(self._pipe, output=found)
 
     def results(self, timeout: float | None = None) -> Results:
         """Iterate over the results in the output's queue, each acknowledged when the next one is asked for.

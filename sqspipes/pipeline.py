@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -11,6 +12,9 @@ from sqspipes.errors import OptionError
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.run import Run
 from sqspipes.step import Step
+
+#: The variable by which lineup found its Redis; it counts where no other says anything.
+LINEUP = "LINEUP_REDIS_URI"
 
 
 class Pipeline:
@@ -31,7 +35,9 @@ class Pipeline:
             )
         self.name = self.name or type(self).__name__
         self.output = options.pop("output", self.output)
-        self.client = TaskClient(self.name, output=self.output, **options).register_tasks(list(self.steps))
+        broker = options.pop("broker", None) or os.environ.get("SQSPIPES_BROKER") or os.environ.get(LINEUP)
+        self.client = TaskClient(self.name, broker=broker, output=self.output, **options)
+        self.client.register_tasks(list(self.steps))
         self.started = False  #: whether it was run, here
         self.initialize()
 

@@ -12,6 +12,7 @@ from sqspipes.cli.options import shared
 from sqspipes.cli.putting import put
 from sqspipes.cli.reading import demo, guide
 from sqspipes.cli.removing import delete, purge
+from sqspipes.cli.results import results
 from sqspipes.cli.running import run
 from sqspipes.cli.watching import status
 from sqspipes.options import did_you_mean
@@ -90,5 +91,5 @@ def root() -> None:
     """Chain plain functions over FIFO queues: run them, feed them, watch them, mend them."""
 
 
-for _command in (list_found, run, put, status, dead, purge, delete, demo, guide):
+for _command in (list_found, run, put, results, status, dead, purge, delete, demo, guide):
     root.add_command(_command)

@@ -28,6 +28,7 @@ _seconds = partial(click.option, type=float, metavar="SECONDS")
 @target_argument
 @click.argument("tasks", nargs=-1, metavar="[TASK]...")
 @click.option("--workers", "-t", "--threads", type=int, metavar="N", help="Threads of each task.")
+@click.option("--output", metavar="NAME", help="Send the last task's results to a queue: sqspipes results.")
 @click.option("--processes", type=int, metavar="N", help="Processes, each with these workers.")
 @click.option("--drain", is_flag=True, help="End when all is through; exit code 3 if anything died.")
 @_seconds("--drain-seconds", help="Between the two looks at empty queues of --drain; on SQS 60.")
@@ -45,6 +46,7 @@ _seconds = partial(click.option, type=float, metavar="SECONDS")
 def run(
     target: str,
     tasks: tuple[str, ...],
+    output: str | None,
     processes: int | None,
     drain: bool,
     drain_seconds: float | None,
@@ -65,6 +67,8 @@ def run(
     with_log = partial(logs.set_up, log_level, log_format)
     with_log()
     with client_named(target) as client:
+        if output is not None:
+            client.output = output
         if processes is not None:
             summary = client.run(**asked, processes=processes, prepare=with_log)
         elif sys.stdout.isatty() and sys.stderr.isatty() and log_format == "text":

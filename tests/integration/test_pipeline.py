@@ -103,3 +103,37 @@ def test_option_that_no_client_has_is_refused() -> None:
 
     with pytest.raises(TypeError, match="leese"):
         Short(broker="memory://", leese=3)
+
+
+def test_variable_of_lineup_counts_where_no_other_names_a_broker(
+    domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short(Pipeline):
+        name = domain
+        steps = (cached,)
+
+    monkeypatch.delenv("SQSPIPES_BROKER", raising=False)
+    monkeypatch.setenv("LINEUP_REDIS_URI", "redis://127.0.0.1:9/3")
+    assert "redis://127.0.0.1:9/3" in repr(Short())
+    assert "memory://" in repr(Short(broker="memory://"))
+    monkeypatch.setenv("SQSPIPES_BROKER", "sqlite:///pipe.db")
+    assert "sqlite:///" in repr(Short())
+
+
+def test_output_may_be_named_until_a_run_begins(domain: str) -> None:
+    class Short(Pipeline):
+        name = domain
+        steps = (cached,)
+
+    with Short(broker="memory://") as short:
+        assert short.client.output is None
+        short.client.output = "late"
+        assert short.client.output == "late"
+        with (
+            short.run_daemon(),
+            pytest.raises(OptionError, match="output cannot be changed while a run goes on"),
+        ):
+            short.client.output = None
+        short.client.output = None
+        with pytest.raises(OptionError, match="this client has no output"):
+            short.get_result()
