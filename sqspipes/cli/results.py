@@ -18,9 +18,9 @@ from sqspipes.cli.targets import client_named, target_argument
 @click.option("--timeout", type=float, metavar="SECONDS", help="End when nothing came for so long.")
 @click.option("--number", "-n", type=click.IntRange(min=1), metavar="N", help="End after so many.")
 def results(target: str, output: str | None, timeout: float | None, number: int | None) -> None:
-    """Print the results in a pipe's output as they come, a line of JSON for each, until Ctrl-C.
+    """Print what comes out of a pipe, as lines of JSON.
 
-    A result is acknowledged when the next one is read: one that was not printed comes again.
+    The results in the pipe's output are printed as they come, until Ctrl-C. A result is acknowledged when the next one is read: one that was not printed comes again.
     """
     logs.set_up()
     with client_named(target) as client:
