@@ -80,18 +80,17 @@ class BatchFailure(Exception):  # noqa: N818 - what a task decides, no error
     """
 
     def __init__(self, errors: Mapping[int, BaseException], results: Sequence[Any] | None = None) -> None:
-        good = (
-            isinstance(errors, Mapping)
-            and errors
-            and all(
-                isinstance(place, int) and isinstance(error, BaseException) for place, error in errors.items()
-            )
-        )
-        if not good:
+        given: Any = errors
+        good = isinstance(given, Mapping) and given
+        if not good or not all(_is_place_and_error(*pair) for pair in given.items()):
             raise OptionError(f"BatchFailure: errors is {errors!r}: allowed is a dict of exceptions by index")
         self.errors = dict(errors)
         self.results = results
         super().__init__(f"{len(self.errors)} of a batch")
+
+
+def _is_place_and_error(place: Any, error: Any) -> bool:
+    return isinstance(place, int) and isinstance(error, BaseException)
 
 
 def ends_line(value: Any, ignore_none: bool) -> bool:

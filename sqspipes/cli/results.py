@@ -20,7 +20,8 @@ from sqspipes.cli.targets import client_named, target_argument
 def results(target: str, output: str | None, timeout: float | None, number: int | None) -> None:
     """Print what comes out of a pipe, as lines of JSON.
 
-    The results in the pipe's output are printed as they come, until Ctrl-C. A result is acknowledged when the next one is read: one that was not printed comes again.
+    The results in the pipe's output are printed as they come, until Ctrl-C. A result is acknowledged when the next
+    one is read: one that was not printed comes again.
     """
     logs.set_up()
     with client_named(target) as client:
