@@ -16,6 +16,7 @@ from typing import IO
 import pytest
 
 from tests.servers import Server
+from tests.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted(
@@ -35,6 +36,12 @@ def sqs_environment(environment: dict[str, str], ministack: Server) -> dict[str,
     """An environment that leads every example to an SQS server."""
     account = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "us-west-2"}
     return environment | account | {"SQSPIPES_BROKER": "sqs://", "AWS_ENDPOINT_URL_SQS": ministack.url}
+
+
+@pytest.fixture
+def redis_environment(environment: dict[str, str], valkey: Valkey) -> dict[str, str]:
+    """An environment that leads every example to a Valkey server."""
+    return environment | {"SQSPIPES_BROKER": f"{valkey.url}?prefix=examples"}
 
 
 def run(
@@ -125,7 +132,7 @@ def test_fan_out_mends_and_redrives_what_failed(tmp_path: Path, environment: dic
     assert after == "  example.org\n"
 
 
-@pytest.mark.parametrize("broker", ["environment", "sqs_environment"])
+@pytest.mark.parametrize("broker", ["environment", "redis_environment", "sqs_environment"])
 def test_downloader_fetches_what_it_is_fed_and_keeps_it(
     broker: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
