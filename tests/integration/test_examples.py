@@ -132,11 +132,12 @@ def test_fan_out_mends_and_redrives_what_failed(tmp_path: Path, environment: dic
     assert after == "  example.org\n"
 
 
-@pytest.mark.parametrize("broker", ["environment", "redis_environment", "sqs_environment"])
+@pytest.mark.parametrize("broker", ["sqlite", "redis", "sqs"])
 def test_downloader_fetches_what_it_is_fed_and_keeps_it(
     broker: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    environment: dict[str, str] = request.getfixturevalue(broker)
+    named = "environment" if broker == "sqlite" else f"{broker}_environment"
+    environment: dict[str, str] = request.getfixturevalue(named)
     with contextlib.ExitStack() as stack:
         (_, said), (runner, _), (reader, results) = [
             stack.enter_context(started(*command, folder=tmp_path, environment=environment))
