@@ -9,7 +9,7 @@ import pytest
 from tests.integration.shell import Shell
 from tests.integration.support import ROOT
 
-COMMANDS = ("list", "run", "put", "status", "dead", "purge", "delete", "demo", "guide")
+COMMANDS = ("list", "run", "put", "results", "status", "dead", "purge", "delete", "demo", "guide")
 
 
 def named_in(text: str) -> set[str]:

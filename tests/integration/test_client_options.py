@@ -84,7 +84,9 @@ def test_almost_right_choice_is_asked_back() -> None:
 
 
 def test_unknown_broker_is_refused_with_what_there_is() -> None:
-    with pytest.raises(OptionError, match=r"'kafka://x'.*sqs://, sqlite:///path.db and memory://"):
+    with pytest.raises(
+        OptionError, match=r"'kafka://x'.*sqs://, sqlite:///path.db, memory:// and redis://host:port/db"
+    ):
         TaskClient("app", broker="kafka://x")
 
 
