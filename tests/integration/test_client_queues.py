@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -174,7 +175,7 @@ def test_queue_that_gives_up_too_early_is_warned_of(
     with piped(domain, SQS, task, endpoint_url=ministack.url) as client, raw_client(ministack) as sqs:
         url = client.queues[0]
         policy = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])["Attributes"]
-        few = {"RedrivePolicy": policy["RedrivePolicy"].replace("50", "3")}
+        few = {"RedrivePolicy": json.dumps({**json.loads(policy["RedrivePolicy"]), "maxReceiveCount": 3})}
         sqs.set_queue_attributes(QueueUrl=url, Attributes=few)
     with piped(domain, SQS, task, endpoint_url=ministack.url) as client:
         client.put(1)
