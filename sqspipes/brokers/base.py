@@ -14,11 +14,13 @@ A broker knows no task and never parses a body. The rules that each one keeps:
 from __future__ import annotations
 
 import enum
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from sqspipes.errors import OptionError
 from sqspipes.message import Delivery
 
 #: Seconds for which a queue knows a deduplication id.
@@ -33,6 +35,9 @@ MAX_RECEIVES = 50
 #: The largest message, in bytes, and the largest request.
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 MESSAGE_BYTES = 1_048_576
+
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
+_LEGAL = re.compile(r"[!-~]{1,128}")
 
 
 class Kind(enum.Enum):
@@ -67,6 +72,36 @@ class Entry(NamedTuple):
     def size(self) -> int:
         """The body's bytes, as limits count them."""
         return len(self.body) if self.body.isascii() else len(self.body.encode("utf-8", "surrogatepass"))
+
+
+# What SQS checks itself, for the brokers that have to.
+
+
+def check_count(option: str, count: int, most: int) -> None:
+    """Refuse a batch that is empty or too large."""
+    if not 1 <= count <= most:
+        raise OptionError(f"{option} is {count}: allowed are 1 to {most}")
+
+
+def check_seconds(option: str, seconds: float, longest: float) -> None:
+    """Refuse a time that is negative or too long."""
+    if not 0 <= seconds <= longest:
+        raise OptionError(f"{option} is {seconds}: allowed are 0 to {longest:g} seconds")
+
+
+def refusal(entry: Entry) -> Answer | None:
+    """Return the answer to an entry that no queue takes."""
+    for what, text in (("group", entry.group), ("id", entry.id)):
+        if not _LEGAL.fullmatch(text):
+            allowed = "allowed are 1 to 128 ASCII letters, digits and punctuation"
+            return Answer(Kind.NEVER, f"the {what} is {text[:140]!r}: {allowed}")
+    try:
+        entry.body.encode()
+    except UnicodeEncodeError as error:
+        return Answer(Kind.NEVER, f"the body is no text: {error}")
+    if not 1 <= entry.size <= MESSAGE_BYTES:
+        return Answer(Kind.NEVER, f"the body has {entry.size:,} bytes: allowed are 1 to {MESSAGE_BYTES:,}")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

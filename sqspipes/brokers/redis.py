@@ -11,12 +11,23 @@ from typing import Any, TypeVar
 
 from redis import exceptions
 
-from sqspipes.brokers._redis_checks import body_bytes, check_count, check_seconds, refusal
 from sqspipes.brokers._redis_connections import Connections
 from sqspipes.brokers._redis_errors import translated
 from sqspipes.brokers._redis_scripts import Scripts
 from sqspipes.brokers._redis_url import parse
-from sqspipes.brokers.base import OK, Answer, Broker, Depth, Entry, Kind, Limits, QueueSpec
+from sqspipes.brokers.base import (
+    OK,
+    Answer,
+    Broker,
+    Depth,
+    Entry,
+    Kind,
+    Limits,
+    QueueSpec,
+    check_count,
+    check_seconds,
+    refusal,
+)
 from sqspipes.errors import BrokerClosedError, BrokerError, QueueMissingError
 from sqspipes.message import Delivery
 
@@ -70,7 +81,7 @@ class RedisBroker(Broker):
         answers = [refusal(entry) or OK for entry in entries]
         pairs = zip(entries, answers, strict=True)
         parcels = [entry for entry, answer in pairs if answer is OK]
-        size = sum(body_bytes(entry.body) for entry in parcels)
+        size = sum(entry.size for entry in parcels)
         if size > self.limits.request_bytes:
             raise BrokerError(f"the request has {size:,} bytes, allowed are {self.limits.request_bytes:,}")
         if parcels:

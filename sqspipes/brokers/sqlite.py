@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,14 +24,14 @@ from sqspipes.brokers.base import (
     Kind,
     Limits,
     QueueSpec,
+    check_count,
+    check_seconds,
+    refusal,
 )
-from sqspipes.errors import BrokerClosedError, BrokerError, OptionError
+from sqspipes.errors import BrokerClosedError, BrokerError
 from sqspipes.message import Delivery
 
 _GONE = Answer(Kind.GONE, "the lease is lost")
-
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
-_LEGAL = re.compile(r"[!-~]{1,128}")
 
 
 class SqliteBroker(Broker):
@@ -67,12 +66,12 @@ class SqliteBroker(Broker):
 
     def send(self, queue: str, entries: Sequence[Entry]) -> list[Answer]:
         """Store messages, in order; an OK entry survives a crash of this process."""
-        self._check_count("entries", len(entries))
+        check_count("entries", len(entries), self.limits.entries)
         store = self._opened()
-        answers = [self._refusal(entry) or OK for entry in entries]
+        answers = [refusal(entry) or OK for entry in entries]
         pairs = zip(entries, answers, strict=True)
         parcels = [sending.parcel(entry) for entry, answer in pairs if answer is OK]
-        size = sum(_bytes(parcel.entry.body) for parcel in parcels)
+        size = sum(parcel.entry.size for parcel in parcels)
         if size > self.limits.request_bytes:
             raise BrokerError(f"the request has {size:,} bytes, allowed are {self.limits.request_bytes:,}")
         store.write(lambda t: sending.send(t, queue, parcels))
@@ -83,9 +82,9 @@ class SqliteBroker(Broker):
 
         No answer can get lost on its way, so ``attempt`` is not needed.
         """
-        self._check_count("count", count)
-        _check_seconds("wait", wait, self.limits.longest_wait)
-        _check_seconds("lease", lease, self.limits.longest_lease)
+        check_count("count", count, self.limits.entries)
+        check_seconds("wait", wait, self.limits.longest_wait)
+        check_seconds("lease", lease, self.limits.longest_lease)
         interrupts = self._bell.interrupts
         deadline = time.monotonic() + wait
         taken = self._take(queue, count, lease)
@@ -102,7 +101,7 @@ class SqliteBroker(Broker):
 
     def ack(self, queue: str, receipts: Sequence[str]) -> list[Answer]:
         """Delete delivered messages for good."""
-        self._check_count("receipts", len(receipts))
+        check_count("receipts", len(receipts), self.limits.entries)
         done = self._opened().write(
             lambda t: flight.ack(t, queue, [_mark(t.file, receipt) for receipt in receipts])
         )
@@ -110,9 +109,9 @@ class SqliteBroker(Broker):
 
     def extend(self, queue: str, leases: Sequence[tuple[str, float]]) -> list[Answer]:
         """Set the seconds, counted from now, that deliveries stay invisible; 0 gives one back at once."""
-        self._check_count("leases", len(leases))
+        check_count("leases", len(leases), self.limits.entries)
         for _, seconds in leases:
-            _check_seconds("lease", seconds, self.limits.longest_lease)
+            check_seconds("lease", seconds, self.limits.longest_lease)
         done = self._opened().write(
             lambda t: flight.extend(t, queue, [(_mark(t.file, receipt), end) for receipt, end in leases])
         )
@@ -230,34 +229,6 @@ class SqliteBroker(Broker):
     def _clean(self, store: Store) -> None:
         while store.write(queues.clean):
             pass
-
-    def _check_count(self, option: str, count: int) -> None:
-        if not 1 <= count <= self.limits.entries:
-            raise OptionError(f"{option} is {count}: allowed are 1 to {self.limits.entries}")
-
-    def _refusal(self, entry: Entry) -> Answer | None:
-        """Return the answer to an entry that no queue takes."""
-        for what, text in (("group", entry.group), ("id", entry.id)):
-            if not _LEGAL.fullmatch(text):
-                allowed = "allowed are 1 to 128 ASCII letters, digits and punctuation"
-                return Answer(Kind.NEVER, f"the {what} is {text[:140]!r}: {allowed}")
-        try:
-            size = _bytes(entry.body)
-        except UnicodeEncodeError as error:
-            return Answer(Kind.NEVER, f"the body is no text: {error}")
-        if not 1 <= size <= self.limits.message_bytes:
-            allowed = f"allowed are 1 to {self.limits.message_bytes:,}"
-            return Answer(Kind.NEVER, f"the body has {size:,} bytes: {allowed}")
-        return None
-
-
-def _bytes(body: str) -> int:
-    return len(body) if body.isascii() else len(body.encode())
-
-
-def _check_seconds(option: str, seconds: float, longest: float) -> None:
-    if not 0 <= seconds <= longest:
-        raise OptionError(f"{option} is {seconds}: allowed are 0 to {longest:g} seconds")
 
 
 def _mark(file: str, receipt: str) -> flight.Mark:
