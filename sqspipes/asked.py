@@ -63,6 +63,13 @@ class Pipe:
         hint = options.did_you_mean(name_or_index, known)
         raise OptionError(f"task {name_or_index!r} is not registered{hint}: there are {', '.join(known)}")
 
+    def fed(self, name_or_index: TaskName) -> Task:
+        """Return a task that takes values, by its name or its place."""
+        task = self.named(name_or_index)
+        if task.is_source():
+            raise OptionError(f"task {task.name!r} is a source, the clock calls it: it takes no value")
+        return task
+
     def plan(self, task: Task) -> Plan:
         """Return what a run does with a task, which may have other settings here than where it was registered."""
         return Plan(

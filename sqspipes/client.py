@@ -35,7 +35,7 @@ from sqspipes.runner.plan import RunPlan, Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
 from sqspipes.task import INHERITED, Backoff, Task, make_tasks
-from sqspipes.trial import Trial, first_fed
+from sqspipes.trial import Trial
 from sqspipes.watching import Status
 
 Tasks = Sequence[Callable[..., Any] | Mapping[str, Any] | str]
@@ -213,7 +213,7 @@ class TaskClient:
         task, priority and group) is accepted and not stored. Raises before anything is sent: ``EncodingError``,
         ``TooLargeError``, ``OptionError``; and ``BrokerUnavailableError`` after ``timeout`` seconds.
         """
-        target = self._fed(task)
+        target = self._pipe.fed(0 if task is None else task)
         seconds = options.checked_seconds("timeout", timeout)
         message, text = self._message(target, value, priority, group, id)
         try:
@@ -241,7 +241,7 @@ class TaskClient:
         came before it has been sent, in order. A request holds one message of a group: put values of many groups
         mixed, if they may be.
         """
-        target = self._fed(task)
+        target = self._pipe.fed(0 if task is None else task)
         seconds = options.checked_seconds("timeout", timeout)
         if id is not None and not callable(id):
             raise options.refuse("id", id, "a callable of the value: many values cannot share one id")
@@ -279,7 +279,8 @@ class TaskClient:
         Every hand-off is written and read as between machines. The value goes to the first task that takes one, by
         default. What a task raises is raised here, at the first attempt.
         """
-        target = first_fed(self._pipe, task)
+        first = int(bool(self.tasks) and self.tasks[0].is_source())  # that makes its values itself
+        target = self._pipe.fed(first if task is None else task)
         message, text = self._message(target, value, 0, None, None)
         return Trial(self._pipe).run(target, message, text)
 
@@ -291,12 +292,6 @@ class TaskClient:
             priority=options.checked_int(f"task {task.name!r}: priority", priority, 0, task.priorities - 1),
         )
         return message, encode_value(value, "value", self._pipe.json_default)
-
-    def _fed(self, name: TaskName | None) -> Task:
-        task = self.get_task_by_name(0 if name is None else name)
-        if task.is_source():
-            raise OptionError(f"task {task.name!r} is a source, the clock calls it: it takes no value")
-        return task
 
     # Running
 

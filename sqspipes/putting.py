@@ -65,12 +65,6 @@ class DirectEngine:
     def flush(self, origin: Origin) -> None:
         """Return: what was emitted is safe already."""
 
-    def done(self, call: object, outcomes: Sequence[object]) -> None:
-        """Nothing is held, so nothing is settled, and nothing follows."""
-
-    def abandoned(self, call: object) -> None:
-        """Nothing is held, so nothing is given back."""
-
 
 class _Patience(Outage):
     """An outage that is over ``timeout`` seconds after it began, one way or the other."""

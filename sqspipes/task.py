@@ -226,12 +226,13 @@ def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mappi
         raise options.refuse(
             f"task {index}", given, "a function, a Step, 'package.module:function' or a dict"
         )
-    step = given.get("method")
-    if isinstance(step, type) and issubclass(step, Step):
+    method = given.get("method")
+    step = method if isinstance(method, type) and issubclass(method, Step) else None
+    if step is not None:
         own = {key: getattr(step, key) for key in KEYS if hasattr(step, key)}
         given = {"name": step.label or step.__name__, **own, **given}
     name = _checked_task_name(domain, given, index)
-    if isinstance(step, type) and issubclass(step, Step):
+    if step is not None:
         given = {**given, "method": StepCall(step, domain, name)}
     says = f"task {name!r}: "
     for key, value in given.items():

@@ -10,7 +10,6 @@ from typing import Any
 
 from sqspipes import message as messages
 from sqspipes.asked import Pipe
-from sqspipes.errors import OptionError
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import calls, current
 from sqspipes.runner.executor import Emission
@@ -20,7 +19,7 @@ from sqspipes.task import Task
 
 
 class Trial:
-    """One value's way through a pipe. It is the engine of the calls on it."""
+    """One value's way through a pipe. It is the outlet of the calls on it."""
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
@@ -88,12 +87,6 @@ class Trial:
     def flush(self, origin: Origin) -> None:
         """Wait for nothing: what was emitted is safe here."""
 
-    def done(self, call: Any, outcomes: Any) -> None:
-        """Never happens: there is no executor."""
-
-    def abandoned(self, call: Any) -> None:
-        """Never happens: there is no executor."""
-
 
 def _called(plan: calls.Plan, value: Any) -> Any:
     """Return what a task's function returns for a value, in a batch of one if it takes batches."""
@@ -109,15 +102,3 @@ async def _awaited(made: Any) -> Any:
         return await made
     values = [value async for value in made]
     return (value for value in values)
-
-
-def first_fed(pipe: Pipe, name: str | int | None) -> Task:
-    """Return the task that a value is put to: the one named, or the first that is no source."""
-    if name is not None:
-        task = pipe.named(name)
-    else:
-        pipe.named(0)
-        task = next((task for task in pipe.tasks if not task.is_source()), pipe.tasks[0])
-    if task.is_source():
-        raise OptionError(f"task {task.name!r} is a source, the clock calls it: it takes no value")
-    return task

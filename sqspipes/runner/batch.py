@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqspipes.results import BatchFailure
-from sqspipes.runner.calls import Plan, failure, hand_on
-from sqspipes.runner.executor import DONE, Ending, Engine, Outcome
+from sqspipes.runner.calls import Plan, failed, hand_on
+from sqspipes.runner.executor import DONE, Ending, Outcome, Outlet
 from sqspipes.runner.held import Held
 from sqspipes.runner.settler import Abandoned
 
@@ -15,7 +15,7 @@ from sqspipes.runner.settler import Abandoned
 BEHIND = Outcome(Ending.BEHIND)
 
 
-def perform_batch(plan: Plan, helds: Sequence[Held], engine: Engine) -> list[Outcome]:
+def perform_batch(plan: Plan, helds: Sequence[Held], outlet: Outlet) -> list[Outcome]:
     """Call the function for many messages and hand its outputs on; return an outcome for each.
 
     The messages of one group stand together, in order. What comes after one that failed is not handed on.
@@ -32,32 +32,32 @@ def perform_batch(plan: Plan, helds: Sequence[Held], engine: Engine) -> list[Out
             errors = _checked_errors(plan, error, len(helds))
             results = _checked(plan, error.results, len(helds))
         except TypeError as wrong:
-            return [failure(plan.task, held.failures + 1, wrong) for held in helds]
+            return [failed(plan, held, outlet, wrong) for held in helds]
     except BaseException as error:
-        return [failure(plan.task, held.failures + 1, error) for held in helds]
+        return [failed(plan, held, outlet, error) for held in helds]
     outcomes: list[Outcome] = []
-    failed: set[tuple[str, str]] = set()
+    blocked: set[tuple[str, str]] = set()
     for place, held in enumerate(helds):
         lane = (held.delivery.queue, held.delivery.group)
         outcome = (
-            BEHIND if lane in failed else _outcome(plan, held, engine, results[place], errors.get(place))
+            BEHIND if lane in blocked else _outcome(plan, held, outlet, results[place], errors.get(place))
         )
         if outcome is not DONE:
-            failed.add(lane)
+            blocked.add(lane)
         outcomes.append(outcome)
     return outcomes
 
 
-def _outcome(plan: Plan, held: Held, engine: Engine, result: Any, error: BaseException | None) -> Outcome:
+def _outcome(plan: Plan, held: Held, outlet: Outlet, result: Any, error: BaseException | None) -> Outcome:
     """Hand on the result of one message, unless it failed."""
     if error is not None:
-        return failure(plan.task, held.failures + 1, error)
+        return failed(plan, held, outlet, error)
     try:
-        hand_on(plan, held, held.message, result, engine)
+        hand_on(plan, held, held.message, result, outlet)
     except Abandoned:
         raise
     except BaseException as wrong:
-        return failure(plan.task, held.failures + 1, wrong)
+        return failed(plan, held, outlet, wrong)
     return DONE
 
 

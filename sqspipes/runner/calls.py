@@ -16,7 +16,7 @@ from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesErro
 from sqspipes.message import Death, Message, derived, encode_value, output_id, result_id
 from sqspipes.results import Output, Reject, Retry, TaskCallback, ends_line
 from sqspipes.runner.entries import as_received
-from sqspipes.runner.executor import DONE, Emission, Ending, Engine, Outcome
+from sqspipes.runner.executor import DONE, Emission, Ending, Outcome, Outlet
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 from sqspipes.step import StepCall
@@ -53,33 +53,35 @@ class Plan:
         return self.function if isinstance(self.function, StepCall) else None
 
 
-def perform(plan: Plan, held: Held, engine: Engine) -> Outcome:
+def perform(plan: Plan, held: Held, outlet: Outlet) -> Outcome:
     """Call the function for one message and hand its outputs on."""
-    return conclude(plan, held, engine, lambda: plan.function(held.message.value, *plan.task.args))
+    return conclude(plan, held, outlet, lambda: plan.function(held.message.value, *plan.task.args))
 
 
-def conclude(plan: Plan, held: Held, engine: Engine, result: Callable[[], Any]) -> Outcome:
+def conclude(plan: Plan, held: Held, outlet: Outlet, result: Callable[[], Any]) -> Outcome:
     """Hand on what a call returns; ``result`` returns it, or raises what the call raised."""
     try:
-        hand_on(plan, held, held.message, result(), engine)
+        hand_on(plan, held, held.message, result(), outlet)
     except Abandoned:
         raise
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too
-        outcome = failure(plan.task, held.failures + 1, error)
-        if outcome.death is not None and plan.step is not None and plan.step.rolls_back:
-            return roll_back(plan, plan.step, held, engine, outcome)
-        return outcome
+        return failed(plan, held, outlet, error)
     return DONE
 
 
-def roll_back(plan: Plan, step: StepCall, held: Held, engine: Engine, outcome: Outcome) -> Outcome:
-    """Let a step take back what its last attempt did: what it hands on instead saves the message.
+def failed(plan: Plan, held: Held, outlet: Outlet, error: BaseException) -> Outcome:
+    """Return what follows from a failed call; after the last one a step may roll it back."""
+    outcome = failure(plan.task, held.failures + 1, error)
+    if outcome.death is not None and plan.step is not None and plan.step.rolls_back:
+        return _rolled_back(plan, plan.step, held, outlet, outcome)
+    return outcome
 
-    This is called while the attempt's error is handled, so an error of the rollback has that one as its context.
-    """
+
+def _rolled_back(plan: Plan, step: StepCall, held: Held, outlet: Outlet, outcome: Outcome) -> Outcome:
+    """Let a step take back what its last attempt did: what it hands on instead saves the message."""
     try:
         produced = step.rollback(as_received(held).value)
-        hand_on(plan, held, held.message, (value for value in produced), engine)
+        hand_on(plan, held, held.message, (value for value in produced), outlet)
     except Abandoned:
         raise
     except BaseException as error:
@@ -95,24 +97,24 @@ def roll_back(plan: Plan, step: StepCall, held: Held, engine: Engine, outcome: O
     return DONE
 
 
-def hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, engine: Engine) -> None:
+def hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Outlet) -> None:
     """Emit what a function returned: nothing, one value, or each value of a generator as it comes."""
     if isinstance(result, TaskCallback):
-        hand_on(plan, origin, parent, result.result, engine)
-        _call_back(result, origin, engine)
+        hand_on(plan, origin, parent, result.result, outlet)
+        _call_back(result, origin, outlet)
     elif inspect.isgenerator(result):
-        for value in several(plan, origin, parent, result, engine):
+        for value in several(plan, origin, parent, result, outlet):
             if isinstance(value, TaskCallback):
-                _call_back(value, origin, engine)
+                _call_back(value, origin, outlet)
     elif not ends_line(result, plan.ignore_none):
         value, way = on_its_way(plan, parent, result)
         text = None if way.task is None else _encoded(plan, value)
         id = way.id or result_id(parent.id, plan.task.name)
-        engine.emit(origin, Emission(value, text, id, way.group, way.priority, way.task))
+        outlet.emit(origin, Emission(value, text, id, way.group, way.priority, way.task))
 
 
 def several(
-    plan: Plan, origin: Origin, parent: Message, values: Iterator[Any], engine: Engine
+    plan: Plan, origin: Origin, parent: Message, values: Iterator[Any], outlet: Outlet
 ) -> Iterator[Any]:
     """Emit each value of an iterator and then yield it.
 
@@ -128,7 +130,7 @@ def several(
             content = derived(way.task or "", way.group or "", way.priority, text)
             id = way.id or output_id(parent.id, plan.task.name, content, equals[content])
             equals[content] += 1
-            engine.emit(origin, Emission(output, text, id, way.group, way.priority, way.task))
+            outlet.emit(origin, Emission(output, text, id, way.group, way.priority, way.task))
         yield value
 
 
@@ -246,8 +248,8 @@ def _encoded(plan: Plan, value: Any) -> str:
     return encode_value(value, f"result of {plan.task.name}", plan.json_default)
 
 
-def _call_back(result: TaskCallback, origin: Origin, engine: Engine) -> None:
-    engine.flush(origin)
+def _call_back(result: TaskCallback, origin: Origin, outlet: Outlet) -> None:
+    outlet.flush(origin)
     if origin.refused is None:
         result.callback(*result.callback_args)
 

@@ -76,9 +76,8 @@ class Dispatcher:
     def _make_executor(self) -> Executor:
         task, step, shared = self.task, self._plan.step, self._shared
         if shared.loop is not None and self._plan.is_async:
-            from sqspipes.runner.loop import (
-                LoopExecutor,  # with asyncio, which is slow to import
-            )
+            # With asyncio, which is slow to import.
+            from sqspipes.runner.loop import LoopExecutor
 
             return LoopExecutor(
                 task.domain, task.name, task.workers, self._call, self._conclude, self, shared.loop, shared.died
@@ -178,7 +177,10 @@ class Dispatcher:
             while not self.stopping and self._calls < self.executor.slots:
                 # A suspect that the gate refused is asked for first: it keeps all others out meanwhile.
                 held = self._refused or self.lanes.peek()
-                if held is None or self._too_soon(now) or self._waits_for_more(now):
+                if held is None:
+                    self._batch_since = None
+                    break
+                if self._too_soon(now) or self._waits_for_more(now):
                     break
                 if not self._shared.leases.alive(held, now):
                     self._drop_lost(held)
@@ -202,22 +204,27 @@ class Dispatcher:
     def _make_call(self, held: Held, now: float) -> Call:
         """Return the call of a message that has begun, with as many others as go with it; the lock is held."""
         together = [held]
-        most = self.task.batch or 1
+        if self.task.batch is not None and not held.suspect:
+            self._gather(together, self.task.batch, now)
+        began = time.monotonic()
+        self._running.update((one, began) for one in together)
+        return Call(tuple(together))
+
+    def _gather(self, together: list[Held], most: int, now: float) -> None:
+        """Add to a batch what is behind its one message, and other heads of lanes with what is behind them."""
         self._batch_since = None
-        while True:
-            for one in self.lanes.behind(together[-1], most - len(together)):
+        head: Held | None = together[0]
+        while head is not None:
+            for one in self.lanes.behind(head, most - len(together)):
                 if not self._goes_along(one, now):
                     break
                 self.lanes.follow(one)
                 together.append(one)
-            head = self.lanes.peek() if len(together) < most and not held.suspect else None
+            head = self.lanes.peek() if len(together) < most else None
             if head is None or not self._goes_along(head, now):
                 break
             self.lanes.start(head)
             together.append(head)
-        began = time.monotonic()
-        self._running.update((one, began) for one in together)
-        return Call(tuple(together))
 
     def _goes_along(self, held: Held, now: float) -> bool:
         """Let a message into a batch, if it is none that needs a look of its own."""
@@ -344,16 +351,30 @@ class Dispatcher:
             self.counts.failed += not ok
 
     def _end_all(self, ended: Sequence[tuple[Held, Outcome]], seconds: float) -> None:
-        """End what was called together; what is behind a failed one of its group waits behind it again."""
-        parked: set[tuple[str, str]] = set()
+        """End what was called together; what is behind one of its group that will be called again waits for it."""
+        goes_on: list[tuple[Held, Outcome]] = []
+        waited_for: set[tuple[str, str]] = set()
         for held, outcome in ended:
             lane = (held.delivery.queue, held.delivery.group)
-            if outcome.ending is not Ending.BEHIND:
-                self._end(held, outcome, seconds)
-            elif lane not in parked:  # what it was behind is a dead letter
-                self._park(held, self._shared.leases.clock.now())
+            if lane in waited_for:
+                # Before the one it waits for is parked: from then on another call may begin with both.
+                self._renew(held, failed=outcome.ending is not Ending.BEHIND)
+                continue
+            goes_on.append((held, outcome))
             if outcome.ending in (Ending.BEHIND, Ending.RETRY, Ending.RAISE):
-                parked.add(lane)
+                waited_for.add(lane)
+        for held, outcome in goes_on:
+            if outcome.ending is Ending.BEHIND:  # what it was behind is a dead letter
+                self._renew(held, failed=False)
+                self._park(held, self._shared.leases.clock.now())
+            else:
+                self._end(held, outcome, seconds)
+
+    @staticmethod
+    def _renew(held: Held, *, failed: bool) -> None:
+        """Make a message ready for another call."""
+        held.failures += failed
+        held.message, held.refused = as_received(held), None
 
     def abandoned(self, call: Call) -> None:
         """Note a call that ended because its run had given it up."""
@@ -372,7 +393,7 @@ class Dispatcher:
         elif outcome.ending is Ending.DEAD and outcome.death is not None:
             self._bury(held, outcome.death, outcome.error)
         else:
-            held.failures += 1
+            self._renew(held, failed=True)
             self._try_again(held, outcome)
 
     def _try_again(self, held: Held, outcome: Outcome) -> None:
@@ -386,7 +407,6 @@ class Dispatcher:
             logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=calls.loggable(error))
         if outcome.ending is Ending.RAISE:
             self._shared.raised(error)
-        held.message, held.refused = as_received(held), None
         with self.lock:
             self.stopping |= outcome.ending is Ending.RAISE
         self._park(held, self._shared.leases.clock.now() + outcome.delay)

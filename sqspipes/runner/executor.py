@@ -72,14 +72,18 @@ class Outcome:
 DONE = Outcome(Ending.DONE)
 
 
-class Engine(Protocol):
-    """What an executor may ask of the engine. It never sees a broker."""
+class Outlet(Protocol):
+    """Where a call's outputs go."""
 
     def emit(self, origin: Origin, emission: Emission) -> None:
         """Pass one output on; blocks while the next queue is behind. Raises ``CodecError`` for what cannot go."""
 
     def flush(self, origin: Origin) -> None:
         """Wait until all that was emitted so far is safe."""
+
+
+class Engine(Outlet, Protocol):
+    """What an executor may ask of the engine. It never sees a broker."""
 
     def done(self, call: Call, outcomes: Sequence[Outcome]) -> Call | None:
         """Give one outcome per message of the call; return the call to run in its place, if there is one."""

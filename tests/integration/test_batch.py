@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from sqspipes import BatchFailure, NoMessageError, OptionError, SignatureError, TaskClient, current_message
+from sqspipes import (
+    BatchFailure,
+    NoMessageError,
+    OptionError,
+    SignatureError,
+    Step,
+    TaskClient,
+    current_message,
+)
 from tests.integration.support import Seen, drain_of, passed, piped, run_until, until, waiting
 
 MEMORY = {"broker": "memory://"}
@@ -281,3 +289,73 @@ def test_batch_failure_names_places_and_errors(errors: Any) -> None:
         OptionError, match=r"BatchFailure: errors is .*: allowed is a dict of exceptions by index"
     ):
         BatchFailure(errors)
+
+
+def test_failed_batch_of_one_group_is_called_again_in_order(domain: str, pipe_broker: dict[str, Any]) -> None:
+    batches: list[list[int]] = []
+
+    def store(values: list[int]) -> list[int]:
+        batches.append(list(values))
+        values.reverse()  # what a call does to the list, or to a value, is not seen by the next one
+        if len(values) > 1 and sum(len(batch) > 1 for batch in batches) < 3:
+            raise OSError("away")
+        return batches[-1]
+
+    seen = Seen()
+    task = {"method": store, "batch": 4, "batch_wait": 0.3, "backoff": 0.05}
+    with piped(domain, pipe_broker, task, seen.take) as client:
+        client.put_many(range(10), group="g")
+        with client.start():
+            assert seen.wait(10) == list(range(10))
+        assert list(client.dead_letters("store")) == []
+    assert all(batch == sorted(batch) for batch in batches)
+
+
+def test_failed_batch_of_one_group_dies_one_after_the_other(domain: str) -> None:
+    def store(values: list[int]) -> None:
+        raise OSError("away")
+
+    with piped(domain, MEMORY, {"method": store, "batch": 3, "batch_wait": 0.1, "retries": 2}) as client:
+        client.put_many(range(6), group="g")
+        run_until(client, dead=6)
+        letters = list(client.dead_letters())
+    assert [letter.value for letter in sorted(letters, key=lambda each: each.died)] == list(range(6))
+    assert {letter.attempts for letter in letters} == {3}
+
+
+def test_step_rolls_back_each_value_of_a_batch(domain: str) -> None:
+    class Store(Step):
+        batch = 4
+        batch_wait = 0.2
+        retries = 0
+
+        def consume(self, instructions: list[int]) -> list[int]:
+            bad = {place: ValueError("odd") for place, value in enumerate(instructions) if value % 2}
+            if bad:
+                raise BatchFailure(bad, instructions)
+            return instructions
+
+        def rollback(self, instructions: int) -> None:
+            self.produce(-instructions)
+
+    seen = Seen()
+    with piped(domain, MEMORY, Store, seen.take) as client:
+        client.put_many(range(4))
+        with client.start() as run:
+            assert sorted(seen.wait(4)) == [-3, -1, 0, 2]
+        assert run.summary.dead == 0
+
+
+def test_wait_for_a_batch_begins_anew_with_each(domain: str) -> None:
+    store = Store()
+    seen = Seen()
+    task = {"method": store, "name": "store", "batch": 2, "batch_wait": 1.0}
+    with piped(domain, MEMORY, task, seen.take) as client, client.start():
+        client.put(1)
+        seen.wait(1)
+        client.put_many([2, 3])
+        assert sorted(seen.wait(3)) == [1, 2, 3]
+        began = time.monotonic()
+        client.put(4)
+        seen.wait(4)
+        assert time.monotonic() - began >= 0.9
