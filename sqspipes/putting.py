@@ -52,7 +52,7 @@ class DirectEngine:
     tasks: dict[str, Task]
     timeout: float
 
-    def emit(self, origin: Origin, emission: Emission) -> None:
+    def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
         """Send one output to its queue."""
         if emission.task is None or emission.text is None:
             return

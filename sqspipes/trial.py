@@ -66,7 +66,7 @@ class Trial:
         delivery = Delivery(queue, uuid.uuid4().hex, "", 1, body, message.lane, time.time())
         return Held(delivery, messages.decode(delivery), level, task.lease, self._clock.now())
 
-    def emit(self, origin: Origin, emission: Emission) -> None:
+    def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
         """Take an output to its task, or to the results."""
         if emission.task is None or emission.text is None:
             self.results.append(emission.value)

@@ -110,7 +110,7 @@ def hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Ou
         value, way = on_its_way(plan, parent, result)
         text = None if way.task is None else _encoded(plan, value)
         id = way.id or result_id(parent.id, plan.task.name)
-        outlet.emit(origin, Emission(value, text, id, way.group, way.priority, way.task))
+        outlet.emit(origin, Emission(value, text, id, way.group, way.priority, way.task), last=True)
 
 
 def several(

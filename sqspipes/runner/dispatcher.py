@@ -16,8 +16,10 @@ from sqspipes.runner.batch import perform_batch
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.entries import as_received, letter_entry, message_entry
 from sqspipes.runner.executor import (
+    DONE,
     Call,
     Emission,
+    Ended,
     Ending,
     Executor,
     Outcome,
@@ -27,7 +29,7 @@ from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.lanes import Lanes
 from sqspipes.runner.overdue import BLOCKED_SECONDS, Overdue
 from sqspipes.runner.pace import Pace
-from sqspipes.runner.settler import Abandoned
+from sqspipes.runner.settler import Abandoned, Parcel
 from sqspipes.runner.shared import Counts, Shared
 from sqspipes.task import Task
 
@@ -63,6 +65,8 @@ class Dispatcher:
         self._abandoned = False
         self._allowed_at: float | None = None  # when the rate allows the next call, if one waits for it
         self._plan = plan
+        self._may_wait = plan.task.rate is not None or plan.task.batch is not None
+        self._is_async = plan.is_async  # asked once: to find out takes as long as a short call
         self._shared = shared
         self._stream = shared.stream if streams else None
         self._running: dict[Held, float] = {}  # and when each call began, the oldest first
@@ -75,7 +79,7 @@ class Dispatcher:
 
     def _make_executor(self) -> Executor:
         task, step, shared = self.task, self._plan.step, self._shared
-        if shared.loop is not None and self._plan.is_async:
+        if shared.loop is not None and self._is_async:
             # With asyncio, which is slow to import.
             from sqspipes.runner.loop import LoopExecutor
 
@@ -180,7 +184,7 @@ class Dispatcher:
                 if held is None:
                     self._batch_since = None
                     break
-                if self._too_soon(now) or self._waits_for_more(now):
+                if self._may_wait and (self._too_soon(now) or self._waits_for_more(now)):
                     break
                 if not self._shared.leases.alive(held, now):
                     self._drop_lost(held)
@@ -197,7 +201,7 @@ class Dispatcher:
                     self._refused = held if held.suspect else None
                     break
             self._announce_room()
-        if begun and self._plan.is_async:
+        if begun and self._is_async:
             self._shared.tick(now + BLOCKED_SECONDS)
         return begun, unreadable
 
@@ -207,7 +211,8 @@ class Dispatcher:
         if self.task.batch is not None and not held.suspect:
             self._gather(together, self.task.batch, now)
         began = time.monotonic()
-        self._running.update((one, began) for one in together)
+        for one in together:
+            self._running[one] = began
         return Call(tuple(together))
 
     def _gather(self, together: list[Held], most: int, now: float) -> None:
@@ -289,8 +294,11 @@ class Dispatcher:
         finally:
             current.end(token)
 
-    def emit(self, origin: Origin, emission: Emission) -> None:
-        """Pass one output on to the next queue, and then to whoever iterates over this run's results."""
+    def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
+        """Pass one output on to the next queue, and then to whoever iterates over this run's results.
+
+        The last one of a message's call goes when the call has ended, with those of other calls.
+        """
         if self._abandoned:
             raise Abandoned
         stream, target = self._stream, emission.task
@@ -316,32 +324,73 @@ class Dispatcher:
             self._shared.broker, queue, message, emission.text, f"result of {self.task.name}"
         )
         arrived = None if stream is None else lambda: stream.offer(origin, emission.value)
-        self._shared.settler.send(origin, queue, entry, arrived, self.linger)
+        parcel = Parcel(origin, queue, entry, arrived, self.linger)
+        if last and isinstance(origin, Held):
+            origin.result = parcel
+        else:
+            self._shared.settler.send(parcel)
 
     def flush(self, origin: Origin) -> None:
         """Wait until all that was emitted so far is safe."""
+        if isinstance(origin, Held):
+            self._send_results([origin])
         self._shared.settler.flush(origin)
 
-    def done(self, call: Call, outcomes: Sequence[Outcome]) -> Call | None:
-        """Settle a call: acknowledge, park for the next try, or bury; return the one that its thread may run next."""
-        ended = list(zip(call.messages, outcomes, strict=True))
-        with self.lock:
-            abandoned, now = self._abandoned, time.monotonic()
-            seconds = now - self._running[call.messages[0]]
-            for held, outcome in ended:
-                del self._running[held]
-                self._count(outcome, seconds)
+    def done(self, *ended: Ended) -> Call | None:
+        """Settle calls: acknowledge, park for the next try, or bury; return one that their thread may run next."""
+        called = [held for call, _ in ended for held in call.messages]
         try:
-            if not abandoned:
-                self._end_all(ended, seconds)
+            self._send_results(called)
+        except Abandoned:
+            for call, _ in ended:
+                self.abandoned(call)
+            return None
+        try:
+            self._settle_calls(ended)
         finally:
             with self.lock:
-                self._calls -= 1
-        for held in call.messages:
-            self._shared.gate.leave(held)
+                self._calls -= len(ended)
+        self._shared.gate.leave(*called)
         if self.stopping:
             self._shared.quiet()
         return self._fill_slots(keep_one=True)
+
+    def _send_results(self, helds: Sequence[Held]) -> None:
+        parcels = [held.result for held in helds if held.result is not None]
+        if parcels:
+            if self._abandoned:
+                raise Abandoned
+            self._shared.settler.send(*parcels)
+            for held in helds:
+                held.result = None
+
+    def _settle_calls(self, ended: Sequence[Ended]) -> None:
+        finished: list[Held] = []
+        others: list[list[tuple[Held, Outcome]]] = []
+        with self.lock:
+            now = time.monotonic()
+            seconds = [now - self._running[call.messages[0]] for call, _ in ended]
+            for (call, outcomes), took in zip(ended, seconds, strict=True):
+                for held, outcome in zip(call.messages, outcomes, strict=True):
+                    del self._running[held]
+                    self._count(outcome, took)
+                if outcomes.count(DONE) == len(outcomes):
+                    finished += call.messages
+                else:
+                    others.append(list(zip(call.messages, outcomes, strict=True)))
+            if self._abandoned:
+                return
+        self._log_done(ended, seconds)
+        self._finish(*finished)
+        for pairs in others:
+            self._end_all(pairs)
+
+    def _log_done(self, ended: Sequence[Ended], seconds: Sequence[float]) -> None:
+        if logger.isEnabledFor(logging.DEBUG):
+            for (call, outcomes), took in zip(ended, seconds, strict=True):
+                for held, outcome in zip(call.messages, outcomes, strict=True):
+                    if outcome is DONE:
+                        logger.debug("%s %s done in %.3f s", self.task.name, held.message.id, took)
 
     def _count(self, outcome: Outcome, seconds: float) -> None:
         ok = outcome.ending is Ending.DONE
@@ -350,7 +399,7 @@ class Dispatcher:
             self.counts.done += ok
             self.counts.failed += not ok
 
-    def _end_all(self, ended: Sequence[tuple[Held, Outcome]], seconds: float) -> None:
+    def _end_all(self, ended: Sequence[tuple[Held, Outcome]]) -> None:
         """End what was called together; what is behind one of its group that will be called again waits for it."""
         goes_on: list[tuple[Held, Outcome]] = []
         waited_for: set[tuple[str, str]] = set()
@@ -368,7 +417,7 @@ class Dispatcher:
                 self._renew(held, failed=False)
                 self._park(held, self._shared.leases.clock.now())
             else:
-                self._end(held, outcome, seconds)
+                self._end(held, outcome)
 
     @staticmethod
     def _renew(held: Held, *, failed: bool) -> None:
@@ -386,9 +435,8 @@ class Dispatcher:
             self._shared.gate.leave(held)
         self._shared.quiet()
 
-    def _end(self, held: Held, outcome: Outcome, seconds: float) -> None:
+    def _end(self, held: Held, outcome: Outcome) -> None:
         if outcome.ending is Ending.DONE:
-            logger.debug("%s %s done in %.3f s", self.task.name, held.message.id, seconds)
             self._finish(held)
         elif outcome.ending is Ending.DEAD and outcome.death is not None:
             self._bury(held, outcome.death, outcome.error)
@@ -423,12 +471,13 @@ class Dispatcher:
 
     # To the settler, and from it
 
-    def _finish(self, held: Held) -> None:
-        """Let the lane go on and have the message acknowledged when its outputs are safe."""
+    def _finish(self, *helds: Held) -> None:
+        """Let lanes go on and have their messages acknowledged when the outputs are safe."""
         with self.lock:
-            self.lanes.finish(held)
-            self.settling += 1
-        self._shared.settler.finish(held)
+            for held in helds:
+                self.lanes.finish(held)
+            self.settling += len(helds)
+        self._shared.settler.finish(*helds)
 
     def _bury(self, held: Held, death: messages.Death, error: BaseException | None) -> None:
         self._send_letter(held, death, error)
@@ -456,7 +505,7 @@ class Dispatcher:
                 self.counts.dead += 1
             self._shared.settler.safe(held)
 
-        self._shared.settler.send(held, self.task.dead_queue, entry, arrived)
+        self._shared.settler.send(Parcel(held, self.task.dead_queue, entry, arrived))
 
     def refused(self, held: Held) -> None:
         """Bury a message one of whose outputs its queue will never take."""

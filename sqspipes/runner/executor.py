@@ -72,11 +72,18 @@ class Outcome:
 DONE = Outcome(Ending.DONE)
 
 
+#: A call that has ended, with one outcome for each of its messages.
+Ended = tuple[Call, Sequence[Outcome]]
+
+
 class Outlet(Protocol):
     """Where a call's outputs go."""
 
-    def emit(self, origin: Origin, emission: Emission) -> None:
-        """Pass one output on; blocks while the next queue is behind. Raises ``CodecError`` for what cannot go."""
+    def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
+        """Pass one output on; blocks while the next queue is behind. Raises ``CodecError`` for what cannot go.
+
+        The last one of a call may wait until the call has ended.
+        """
 
     def flush(self, origin: Origin) -> None:
         """Wait until all that was emitted so far is safe."""
@@ -85,8 +92,8 @@ class Outlet(Protocol):
 class Engine(Outlet, Protocol):
     """What an executor may ask of the engine. It never sees a broker."""
 
-    def done(self, call: Call, outcomes: Sequence[Outcome]) -> Call | None:
-        """Give one outcome per message of the call; return the call to run in its place, if there is one."""
+    def done(self, *ended: Ended) -> Call | None:
+        """Give one outcome per message of each call; return a call to run in their place, if there is one."""
 
     def abandoned(self, call: Call) -> None:
         """Say that a call ended early, because ``emit`` or ``flush`` raised ``Abandoned``."""
@@ -119,8 +126,9 @@ class ThreadExecutor(Executor):
 
     One sleeping thread is woken at a time; when it takes a call it has the next one woken, if there is another call,
     so that calls that wait are soon all under way. Calls that have been short of late are run by one thread, one
-    after the other: several would only fight for the interpreter's lock. A second thread glances at it, and takes the
-    next call as soon as one has kept the first for long. Each thread calls ``leave`` at its end.
+    after the other: several would only fight for the interpreter's lock. It settles some together. A second thread
+    glances at it: as soon as one call has kept the first for long, it settles those before it and takes the next.
+    Each thread calls ``leave`` at its end.
     """
 
     def __init__(
@@ -147,6 +155,7 @@ class ThreadExecutor(Executor):
         self._threads = 0
         self._active = 0  # threads that run calls
         self._ended = 0  # calls
+        self._unsettled: list[Ended] = []  # calls that have ended
         self._typical = 0.0  # seconds of a call, the last ones counting most
         self._typical_since = 0.0  # only calls that began later count
         self._doubt_at = 0.0
@@ -226,6 +235,8 @@ class ThreadExecutor(Executor):
                     self._sleeping.append(bed)
             if watches:
                 self._watch(bed)
+                if (following := self._settle()) is not None:
+                    self.start([following])
             else:
                 bed.acquire()
                 with self._lock:
@@ -262,7 +273,21 @@ class ThreadExecutor(Executor):
             self._died(f"worker {self._name}", error)
 
     def _run(self, call: Call) -> Call | None:
-        """Run a call; return the one that may be run next, which others may have been waiting for longer."""
+        """Run a call, and short ones after it; return one that may be run next: others may have waited for longer."""
+        following: Call | None = call
+        until = time.monotonic() + SHORT_SECONDS
+        while following is not None:
+            call = following
+            outcomes = self._timed(call)
+            with self._lock:
+                self._ended += 1
+                if outcomes is not None:
+                    self._unsettled.append((call, outcomes))
+                following = self._calls.popleft() if self._calls and self._may_settle_later(until) else None
+        return self._settle()
+
+    def _timed(self, call: Call) -> Sequence[Outcome] | None:
+        """Run a call and learn how long it takes; return None if its run had given it up."""
         began = time.monotonic()
         if self._typical >= SHORT_SECONDS and began > self._doubt_at:
             self._typical, self._typical_since = 0.0, began
@@ -270,16 +295,27 @@ class ThreadExecutor(Executor):
             self._doubt_at = began + DOUBT_SECONDS
         try:
             outcomes = self._perform(call)
-            if began > self._typical_since:
-                self._typical += (time.monotonic() - began - self._typical) * WEIGHT_OF_LAST
-            return self._engine.done(call, outcomes)
         except Abandoned:
             self._engine.abandoned(call)
             return None
+        if began > self._typical_since:
+            self._typical += (time.monotonic() - began - self._typical) * WEIGHT_OF_LAST
+        return outcomes
+
+    def _may_settle_later(self, until: float) -> bool:
+        """Say whether calls may wait to be settled with the next one: if that is long, the second thread does it."""
+        return (
+            self._active == 1 and self._watcher is not None and self._one_will_do and time.monotonic() < until
+        )
+
+    def _settle(self) -> Call | None:
+        """Settle calls that have ended, in this thread or another; return one that may be run next."""
+        with self._lock:
+            ended, self._unsettled = self._unsettled, []
+        return self._engine.done(*ended) if ended else None
 
     def _go_on(self, following: Call | None) -> Call | None:
         """Return the next call of a thread that has ended one; None if it is to wait."""
-        self._ended += 1
         crowded = self._active > 1 and self._one_will_do
         if following is not None and not self._calls and not crowded:
             return following

@@ -43,12 +43,12 @@ class Gate:
             self._refused |= not allowed
             return allowed
 
-    def leave(self, held: Held) -> None:
-        """Note that a call is over."""
+    def leave(self, *helds: Held) -> None:
+        """Note that calls are over."""
         with self._lock:
-            self._inside -= 1
-            opened = self._inside == 0 and (self._refused or self._alone is held)
-            if self._alone is held:
+            self._inside -= len(helds)
+            opened = self._inside == 0 and (self._refused or self._alone is not None)
+            if self._alone is not None:  # then there was no other
                 self._alone = None
             if opened:
                 self._refused = False

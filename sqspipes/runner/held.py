@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqspipes.message import Delivery, Message
     from sqspipes.runner.lanes import Lane
+    from sqspipes.runner.settler import Parcel
 
 #: A delivery received more often than this may be one that kills its process: it runs alone.
 MOST_INNOCENT_RECEIVES = 3
@@ -44,13 +45,14 @@ class Held(Origin):
     ``key`` is queue and broker's message id: the same over all its deliveries. ``suspect``: it was received so often
     that it may kill its process. ``asked`` and ``extending`` are the receipts of its acknowledgement and of its
     extend under way: a redelivery may bring a newer one meanwhile. ``expires`` and ``extend_at`` are on the run's
-    lease clock. ``linger`` is how many seconds its acknowledgement may wait for others. ``done`` is set when its call
-    is over for good, ``buried`` when that made a dead letter.
+    lease clock. ``linger`` is how many seconds its acknowledgement may wait for others. ``result`` is the last output
+    of its call, which goes when the call has ended. ``done`` is set when its call is over for good, ``buried`` when
+    that made a dead letter.
     """
 
     __slots__ = (
         "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "key", "lane",
-        "lease", "level", "linger", "lost", "message", "received", "receipt", "state", "suspect",
+        "lease", "level", "linger", "lost", "message", "received", "receipt", "result", "state", "suspect",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +79,7 @@ class Held(Origin):
         self.failures = 0
         self.state = State.WAITING
         self.lane: Lane | None = None
+        self.result: Parcel | None = None
         self.done = False
         self.buried = False
         self.lost = False

@@ -255,7 +255,8 @@ class Intake:
                 level.open += 1
                 level.asked += reserved
                 receiver.called.release()
-        self._dispatcher.invite = self._invite if any(level.waiting for level in self._levels) else None
+        wanted = any(level.waiting and level.waiting[0].place < level.width for level in self._levels)
+        self._dispatcher.invite = self._invite if wanted else None
 
     def _allowed(self, level: Level, place: int) -> int:
         """Return how many messages there is room for; the dispatcher's lock is held."""

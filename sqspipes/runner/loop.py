@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iter
 from functools import partial
 from typing import Any
 
-from sqspipes.runner.executor import Call, Emission, Engine, Executor, Outcome, ThreadExecutor
+from sqspipes.runner.executor import Call, Emission, Ended, Engine, Executor, Outcome, ThreadExecutor
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.overdue import BLOCKED_SECONDS
 
@@ -135,17 +135,17 @@ class LoopExecutor(Executor):
 
     # From the threads: the Engine port
 
-    def emit(self, origin: Origin, emission: Emission) -> None:
+    def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
         """Pass one output on."""
-        self._engine.emit(origin, emission)
+        self._engine.emit(origin, emission, last=last)
 
     def flush(self, origin: Origin) -> None:
         """Wait until all that was emitted so far is safe."""
         self._engine.flush(origin)
 
-    def done(self, call: Call, outcomes: Sequence[Outcome]) -> None:
-        """End a call; the one that may run in its place begins on the loop."""
-        following = self._engine.done(call, outcomes)
+    def done(self, *ended: Ended) -> None:
+        """End calls; the one that may run in their place begins on the loop."""
+        following = self._engine.done(*ended)
         if following is not None:
             self.start([following])
 

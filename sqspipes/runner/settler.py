@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.message import Delivery
@@ -26,15 +26,17 @@ class Abandoned(BaseException):
     """Raised into a call that is still running when its run has given it up: what it emits changes nothing."""
 
 
-class Parcel:
-    """One output on its way to a queue; ``arrived`` runs once it is safe, in a thread of the settler."""
+class Parcel(NamedTuple):
+    """One output on its way to a queue, within ``linger`` seconds.
 
-    __slots__ = ("arrived", "entry", "origin")
+    ``arrived`` runs once it is safe, in a thread of the settler.
+    """
 
-    def __init__(self, origin: Origin, entry: Entry, arrived: Callable[[], None] | None) -> None:
-        self.origin = origin
-        self.entry = entry
-        self.arrived = arrived
+    origin: Origin
+    queue: str
+    entry: Entry
+    arrived: Callable[[], None] | None = None
+    linger: float = 0.0
 
 
 class Settler:
@@ -71,28 +73,28 @@ class Settler:
 
     # What executors and the dispatcher ask for
 
-    def send(
-        self,
-        origin: Origin,
-        queue: str,
-        entry: Entry,
-        arrived: Callable[[], None] | None = None,
-        linger: float = 0.0,
-    ) -> None:
-        """Pass an output on, within ``linger`` seconds; blocks while its queue is behind."""
-        batcher = self._batcher("send", queue)
-        if not batcher.wait_for_room():
-            raise Abandoned
-        self.expect(origin)
-        batcher.add(Item(Parcel(origin, entry, arrived), entry.group, entry.size, linger))
+    def send(self, *parcels: Parcel) -> None:
+        """Pass outputs on, in order; blocks while one of their queues is behind."""
+        items: dict[str, list[Item]] = {}
+        for parcel in parcels:
+            item = Item(parcel, parcel.entry.group, parcel.entry.size, parcel.linger)
+            items.setdefault(parcel.queue, []).append(item)
+        batchers = [self._batcher("send", queue) for queue in items]
+        for batcher in batchers:
+            if not batcher.wait_for_room():
+                raise Abandoned
+        self.expect(*[parcel.origin for parcel in parcels])
+        for batcher, together in zip(batchers, items.values(), strict=True):
+            batcher.add_all(together)
 
-    def expect(self, origin: Origin) -> None:
-        """Count one more output that is not safe yet."""
+    def expect(self, *origins: Origin) -> None:
+        """Count one more output of each that is not safe yet."""
         with self._lock:
             if self._closed:
                 raise Abandoned
-            origin.unsafe += 1
-            self._unsafe += 1
+            for origin in origins:
+                origin.unsafe += 1
+            self._unsafe += len(origins)
 
     def safe(self, origin: Origin) -> None:
         """Count an output as safe; the last one of a message that is done has it acknowledged."""
@@ -135,13 +137,16 @@ class Settler:
             origin.forgotten = True
             self._changed.notify_all()
 
-    def finish(self, held: Held) -> None:
-        """Acknowledge a message once all it emitted is safe."""
+    def finish(self, *helds: Held) -> None:
+        """Acknowledge messages, each one once all it emitted is safe."""
+        finished: list[Held] = []
         with self._lock:
-            held.done = True
-            finished = not held.unsafe
+            for held in helds:
+                held.done = True
+                if not held.unsafe:
+                    finished.append(held)
         if finished:
-            self._acknowledge([held])
+            self._acknowledge(finished)
 
     def give_back(self, held: Held, delay: float = 0.0) -> None:
         """Let the broker hand a message out again, now or after ``delay`` seconds."""

@@ -19,7 +19,7 @@ from sqspipes.results import EmptyTaskOutput, Output, TaskCallback
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.entries import letter_entry
-from sqspipes.runner.executor import DONE, Call, Emission, Ending, Outcome
+from sqspipes.runner.executor import DONE, Call, Emission, Ended, Ending, Outcome
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 from sqspipes.task import FIRST_BACKOFF, Task, make_tasks
@@ -42,7 +42,7 @@ class Recorder:
     def emitted(self) -> list[Emission]:
         return [event for event in self.events if isinstance(event, Emission)]
 
-    def emit(self, origin: Origin, emission: Emission) -> None:
+    def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
         if self.full_after is not None and len(self.emitted) >= self.full_after:
             raise Abandoned
         self.events.append(emission)
@@ -50,7 +50,7 @@ class Recorder:
     def flush(self, origin: Origin) -> None:
         self.events.append("flush")
 
-    def done(self, call: Call, outcomes: Sequence[Outcome]) -> None:
+    def done(self, *ended: Ended) -> None:
         raise AssertionError
 
     def abandoned(self, call: Call) -> None:

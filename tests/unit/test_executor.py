@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import executor
-from sqspipes.runner.executor import DONE, Call, Emission, Outcome, ThreadExecutor
+from sqspipes.runner.executor import DONE, Call, Emission, Ended, Outcome, ThreadExecutor
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 
@@ -31,6 +30,7 @@ class Bench:
     def __init__(self, slots: int, work: Callable[[str], None]) -> None:
         self.changed = threading.Condition()
         self.ended: list[str] = []
+        self.settled: list[int] = []  # how many calls were settled together, each time
         self.given_up: list[str] = []
         self.threads: set[int] = set()
         self.following: dict[str, Call] = {}
@@ -46,18 +46,19 @@ class Bench:
         self._work(call.messages[0].message.id)
         return [DONE]
 
-    def emit(self, origin: Origin, emission: Emission) -> None:
+    def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
         raise NotImplementedError
 
     def flush(self, origin: Origin) -> None:
         raise NotImplementedError
 
-    def done(self, call: Call, outcomes: Sequence[Outcome]) -> Call | None:
-        name = call.messages[0].message.id
+    def done(self, *ended: Ended) -> Call | None:
+        names = [call.messages[0].message.id for call, _ in ended]
         with self.changed:
-            self.ended.append(name)
+            self.ended += names
+            self.settled.append(len(names))
             self.changed.notify_all()
-        return self.following.get(name)
+        return self.following.get(names[-1])
 
     def abandoned(self, call: Call) -> None:
         with self.changed:
@@ -148,6 +149,27 @@ def test_call_that_keeps_the_one_thread_does_not_keep_the_others() -> None:
     bench.executor.close()
 
 
+def test_short_calls_are_settled_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "GLANCE_SECONDS", PATIENCE)
+    monkeypatch.setattr(executor, "SHORT_SECONDS", PATIENCE)
+    bench = Bench(8, nothing)
+    names = [str(number) for number in range(5_000)]
+    bench.executor.start([call(name) for name in names])
+    assert bench.wait_for(5_000) == names
+    assert max(bench.settled) > 10
+    bench.executor.close()
+
+
+def test_calls_that_take_long_together_are_settled_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "GLANCE_SECONDS", PATIENCE)
+    monkeypatch.setattr(executor, "SHORT_SECONDS", 0.01)
+    bench = Bench(8, lambda _: time.sleep(0.005))
+    bench.executor.start([call(str(number)) for number in range(50)])
+    bench.wait_for(50)
+    assert max(bench.settled) < 5
+    bench.executor.close()
+
+
 def test_calls_after_long_ones_are_all_begun_without_a_glance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "SHORT_SECONDS", 0.001)
     monkeypatch.setattr(executor, "GLANCE_SECONDS", PATIENCE)
@@ -227,6 +249,26 @@ def test_close_leaves_no_call_behind_one_that_waits(monkeypatch: pytest.MonkeyPa
     bench.wait_for(4)
 
 
+def test_close_leaves_nothing_unsettled_before_a_call_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "GLANCE_SECONDS", PATIENCE)
+    monkeypatch.setattr(executor, "SHORT_SECONDS", PATIENCE)
+    begun, go = threading.Event(), threading.Event()
+
+    def work(name: str) -> None:
+        if name == "2000":
+            begun.set()
+            assert go.wait(PATIENCE)
+
+    bench = Bench(8, work)
+    bench.executor.start([call(str(number)) for number in range(2_001)])
+    assert begun.wait(PATIENCE)
+    assert len(bench.ended) < 2_000
+    bench.executor.close()
+    assert len(bench.wait_for(2_000)) == 2_000
+    go.set()
+    bench.wait_for(2_001)
+
+
 def test_call_that_follows_runs_in_the_same_thread() -> None:
     bench = Bench(4, nothing)
     names = [str(number) for number in range(50)]
@@ -301,7 +343,7 @@ def test_what_a_thread_cannot_survive_is_told(monkeypatch: pytest.MonkeyPatch) -
     error = RuntimeError("broken")
     bench = Bench(1, nothing)
 
-    def broken(call: Call, outcomes: Sequence[Any]) -> Call | None:
+    def broken(*ended: Ended) -> Call | None:
         with bench.changed:
             bench.given_up.append("")
             bench.changed.notify_all()
