@@ -1,0 +1,97 @@
+"""What the pages of the docs show is what happens, and every page can be found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.integration.shell import Shell
+from tests.integration.support import ROOT
+
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.rst"))
+
+
+def text_of(page: str) -> str:
+    """Return the text of a page."""
+    return (ROOT / "docs" / page).read_text(encoding="utf-8")
+
+
+def programs_in(page: str) -> list[str]:
+    """Return the blocks of Python in a page."""
+    found = []
+    for after in text_of(page).split(".. code-block:: python\n")[1:]:
+        lines = after.splitlines()
+        end = next((i for i, line in enumerate(lines) if line and not line.startswith("    ")), len(lines))
+        found.append(textwrap.dedent("\n".join(lines[:end])))
+    return found
+
+
+def shown(printed: str) -> str:
+    """Return what a command printed as a page shows it."""
+    return textwrap.indent(printed, "    ")
+
+
+@pytest.fixture
+def shop(shell: Shell) -> Shell:
+    """A folder with the pipe of the quickstart."""
+    shell.write("pipelines.py", programs_in("quickstart.rst")[0])
+    return shell
+
+
+@pytest.mark.parametrize("command", ["list", "status shop"])
+def test_quickstart_shows_what_is_printed(command: str, shop: Shell) -> None:
+    assert shown(f"$ sqspipes {command}\n" + shop.done(*command.split())) in text_of("quickstart.rst")
+
+
+def test_quickstart_mends_what_fails(shop: Shell) -> None:
+    program, mended, _ = programs_in("quickstart.rst")
+    shop.done("put", "shop", '"2 tea"', '"1 cake"')
+    assert shop.run("run", "shop", "--drain").returncode == 3
+    assert shop.done("results", "shop", "-n", "1") == '"2 tea: 6 euros"\n'
+    assert "2  KeyError: 'cake'" in shop.done("dead", "shop", "price")
+    shop.write("pipelines.py", program.replace('PRICES = {"tea": 3, "coffee": 4}\n', mended))
+    redrive = ["dead", "shop", "price", "redrive", "--all", "--yes"]
+    assert shown(f"$ sqspipes {' '.join(redrive)}\n{shop.done(*redrive)}") in text_of("quickstart.rst")
+    shop.done("run", "shop", "--drain")
+    assert shown(shop.done("results", "shop", "-n", "1")) in text_of("quickstart.rst")
+
+
+def test_quickstart_leaves_the_broker_to_the_environment(shop: Shell) -> None:
+    program, _, client = programs_in("quickstart.rst")
+    before, _, after = program.partition("shop = TaskClient(")
+    shop.write("pipelines.py", before + client + after.partition("\n")[2])
+    shop.done("put", "shop", '"2 tea"')
+    assert "shop runs on sqlite:///" in shop.run("run", "shop", "--drain").stderr
+    assert not (shop.folder / "shop.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "printed"),
+    [(1, ["hello 2", "queue 4"]), (3, ["{'text': 'to be or not to be', 'words': 6}"]), (5, ["6"])],
+    ids=["sqspipes 0.3", "lineup", "Celery"],
+)
+def test_program_after_the_change_runs(
+    place: int, printed: list[str], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", programs_in("coming_from.rst")[place]],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.stderr == ""
+    assert sorted(ended.stdout.splitlines()) == printed
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_linked_from_the_readme(page: str) -> None:
+    readme = (ROOT / "README.rst").read_text(encoding="utf-8")
+    assert f"blob/main/docs/{page}" in readme
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_is_checked_by_tox(page: str) -> None:
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    assert f"docutils --strict --writer=null {{tox_root}}{{/}}docs{{/}}{page}\n" in tox
