@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 from sqspipes.client import TaskClient
 from sqspipes.errors import OptionError
@@ -15,6 +17,9 @@ from sqspipes.step import Step
 
 #: The variable by which lineup found its Redis; it counts where no other says anything.
 LINEUP = "LINEUP_REDIS_URI"
+
+#: What lineup writes there: redis://database@host:port/password.
+_OF_LINEUP = re.compile(r"redis://(?P<database>\d+)@(?P<server>[^/@]+)/?(?P<password>.*)")
 
 
 class Pipeline:
@@ -35,7 +40,7 @@ class Pipeline:
             )
         self.name = self.name or type(self).__name__
         self.output = options.pop("output", self.output)
-        broker = options.pop("broker", None) or os.environ.get("SQSPIPES_BROKER") or os.environ.get(LINEUP)
+        broker = options.pop("broker", None) or os.environ.get("SQSPIPES_BROKER") or _broker_of_lineup()
         self.client = TaskClient(self.name, broker=broker, output=self.output, **options)
         self.client.register_tasks(list(self.steps))
         self.started = False  #: whether it was run, here
@@ -97,3 +102,13 @@ class Pipeline:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.client!r})"
+
+
+def _broker_of_lineup() -> str | None:
+    """Return the URL that is in lineup's variable, in our words if it is in lineup's."""
+    url = os.environ.get(LINEUP)
+    found = _OF_LINEUP.fullmatch(url) if url else None
+    if found is None:
+        return url
+    password = f":{quote(found['password'], safe='')}@" if found["password"] else ""
+    return f"redis://{password}{found['server']}/{found['database']}"

@@ -74,7 +74,7 @@ def parse(url: str) -> Place:
     return Place(
         host=host,
         port=6379 if port is None else port,
-        db=_checked_database(url, parts.path.removeprefix("/").removesuffix("/")),
+        db=_checked_database(f"{parts.scheme}://{parts.netloc}", parts.path.strip("/")),
         user=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
         prefix=_checked_prefix(url, options.pop("prefix", PREFIX)),
@@ -94,9 +94,12 @@ def shown(url: str) -> str:
     return before + at + after.partition("?")[0]
 
 
-def _checked_database(url: str, path: str) -> int:
+def _checked_database(server: str, path: str) -> int:
     if path and not (path.isascii() and path.isdigit()):
-        raise OptionError(f"broker is {shown(url)!r}: the database is {path!r}, allowed is a number")
+        # It is not shown: in other programs' URLs the password is there.
+        raise OptionError(
+            f"broker is '{shown(server)}/***': after the last / allowed is the database's number"
+        )
     return int(path or 0)
 
 

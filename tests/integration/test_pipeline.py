@@ -120,6 +120,28 @@ def test_variable_of_lineup_counts_where_no_other_names_a_broker(
     assert "sqlite:///" in repr(Short())
 
 
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("redis://15@localhost:7001/s/3?cret", "redis://:s%2F3%3Fcret@localhost:7001/15"),
+        ("redis://0@localhost:6379", "redis://localhost:6379/0"),
+        ("redis://:secret@localhost:6379/2", "redis://:secret@localhost:6379/2"),
+    ],
+)
+def test_variable_of_lineup_may_be_in_its_own_words(
+    domain: str, monkeypatch: pytest.MonkeyPatch, variable: str, url: str
+) -> None:
+    class Short(Pipeline):
+        name = domain
+        steps = (cached,)
+
+    monkeypatch.delenv("SQSPIPES_BROKER", raising=False)
+    monkeypatch.setenv("LINEUP_REDIS_URI", variable)
+    with Short() as short:
+        assert short.client._broker.full_url == url
+        assert "cret" not in repr(short.client)
+
+
 def test_output_may_be_named_until_a_run_begins(domain: str) -> None:
     class Short(Pipeline):
         name = domain

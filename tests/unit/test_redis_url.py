@@ -40,8 +40,8 @@ def test_rediss_takes_the_files_of_tls() -> None:
         ("redis:///0", "host"),
         ("redis://localhost:port", "host"),
         ("redis://localhost#part", "host"),
-        ("redis://localhost/name", "allowed is a number"),
-        ("redis://localhost/-1", "allowed is a number"),
+        ("redis://localhost/name", "allowed is the database.s number"),
+        ("redis://localhost/-1", "allowed is the database.s number"),
         ("redis://localhost?prefix=", "1 to 64 letters"),
         ("redis://localhost?prefix=a b", "1 to 64 letters"),
         ("redis://localhost?timeout=3", "'timeout', allowed is prefix"),
@@ -58,6 +58,7 @@ def test_url_that_is_not_allowed_is_refused(url: str, allowed: str) -> None:
     [
         "redis://:secret@localhost:port",
         "redis://me:secret@localhost/name",
+        "redis://0@localhost/secret",
         "redis://me:secret@localhost?prefix=",
         "redis://me:secret@[localhost",
         "redis://me:se/cret@localhost",
