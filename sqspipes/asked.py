@@ -46,6 +46,11 @@ class Pipe:
         return self.tasks if self.output is None else (*self.tasks, self.output)
 
     @property
+    def control_queue(self) -> str | None:
+        """The queue whose tags are the control word: level 0 of the first task that has a queue."""
+        return next((task.queue(0) for task in self.tasks if task.queues), None)
+
+    @property
     def reachable(self) -> dict[str, Task]:
         """What a result can go to, by name."""
         return {task.name: task for task in self.everything}
@@ -97,6 +102,7 @@ class Pipe:
             drain=_checked_drain(asked.drain),
             iterate=chosen[-1].name if options.checked_bool("iterate", asked.iterate) else None,
             stop_timeout=_checked_stop(asked.stop_timeout, stop_timeout),
+            control_queue=self.control_queue,
         )
 
     def _chosen(self, task_name: TaskName | Sequence[TaskName] | None) -> list[Task]:

@@ -27,7 +27,7 @@ from sqspipes.patience import DEFAULT_SECONDS, patiently
 from sqspipes.processes import child, travel
 from sqspipes.processes.fleet import MOST_PROCESSES, Fleet
 from sqspipes.putting import DirectEngine, each, not_put, send_many, send_one
-from sqspipes.runner import calls
+from sqspipes.runner import calls, word
 from sqspipes.runner.entries import message_entry
 from sqspipes.runner.held import Origin
 from sqspipes.runner.iteration import Results
@@ -55,7 +55,8 @@ class TaskClient:
     :param broker: a URL or a Broker; default the environment's ``SQSPIPES_BROKER``, else ``sqs://``.
     :param endpoint_url: an SQS-compatible server. ``session``: a boto3 session.
     :param transport: ``"lean"``, or ``"boto3"``: messages too go through boto3, for far more CPU time.
-    :param create: make queues that are missing. With False no queue is ever made, changed or tagged.
+    :param create: make queues that are missing. With False no queue is ever made, changed or tagged, but by
+        ``pause``, ``resume`` and ``stop_all``.
     :param high_throughput: make queues with SQS's high-throughput attributes.
     :param queue_attributes: further attributes of new queues. ``tags``: further tags.
     :param lease: seconds, 5 to 240, for which a message is this process's own; kept up while it is held.
@@ -68,6 +69,8 @@ class TaskClient:
     :param linger: seconds, 0 to 10, that a message may wait at a hop for others to fill a request: fewer requests, a
         smaller bill. Default the broker's own: 0.05 on SQS, 0 on the embedded ones.
     :param stop_timeout: seconds that running calls get when a run stops.
+    :param control_interval: seconds, 0.1 or more, between two looks of a run at what ``pause``, ``resume`` and
+        ``stop_all`` say; None for no look at all. Default the broker's own: 60 on SQS, 2 on the others.
     :param json_default: as in ``json.dumps(default=)``.
     :param output: the name of a queue of its own for the last task's results, which ``results`` reads.
     """
@@ -97,6 +100,7 @@ class TaskClient:
         strict: bool = False,
         linger: float | None = None,
         stop_timeout: float = 25.0,
+        control_interval: float | Literal["auto"] | None = "auto",
         json_default: Callable[[Any], Any] | None = None,
         output: str | None = None,
     ) -> None:
@@ -116,6 +120,7 @@ class TaskClient:
         self._attributes = _texts("queue_attributes", queue_attributes)
         self._tags = {**_texts("tags", tags), "sqspipes:domain": domain}
         self._stop_timeout = options.checked_seconds("stop_timeout", stop_timeout)
+        self._control_interval = _checked_control(control_interval)
         given = {
             "lease": lease,
             "retries": retries,
@@ -422,7 +427,7 @@ class TaskClient:
         """Check all that a run is asked for, make its queues, and return it as a plan."""
         plan = self._pipe.run_plan(asked, self._stop_timeout)
         self._declare(self._pipe.everything)
-        return plan
+        return replace(plan, control_interval=self.control_interval)
 
     def _run(self, plan: RunPlan) -> Run:
         """Return a run, not yet started."""
@@ -535,13 +540,50 @@ class TaskClient:
         self._declare([output])
         return output
 
+    # The control word
+
+    @property
+    def control_interval(self) -> float | None:
+        """The seconds between two looks of a run at the control word; None if there are none."""
+        if self._control_interval == "auto":
+            return self._broker.limits.control_interval
+        return self._control_interval
+
+    def pause(self, *tasks: TaskName) -> None:
+        """Have tasks take nothing in, on every machine, until they are resumed; all tasks if none is named.
+
+        What they hold already is finished, and a source makes no value. Runs that begin later obey as well. Raises
+        ``QueueMissingError`` where the client's queues were not made yet.
+        """
+        self._command(word.pausing(self._named(tasks)))
+
+    def resume(self, *tasks: TaskName) -> None:
+        """Let paused tasks go on, on every machine; all tasks if none is named."""
+        self._command(word.resuming(self._named(tasks)))
+
+    def stop_all(self) -> None:
+        """Have every run of this client stop in good order, on every machine; those that begin later run on."""
+        self._command(word.stopping())
+
+    def _named(self, tasks: Iterable[TaskName]) -> list[str]:
+        return [self._pipe.named(task).name for task in tasks] or [task.name for task in self.tasks]
+
+    def _command(self, tags: Mapping[str, str | None]) -> None:
+        """Change the control word. Its queue is not made for it: nobody could run without."""
+        self._pipe.named(0)
+        queue = self._pipe.control_queue
+        if queue is None:
+            raise OptionError("no task of this client has a queue, which would carry the control word")
+        patiently(partial(self._broker.tag, queue, tags))
+
     # Watching and mending
 
     def status(self) -> Status:
         """Return what waits, what is under way and what died, per task and level."""
         self._declare(self._pipe.everything)
         runs = [run for run in list(self._runs) if isinstance(run, Run) and run.live]
-        return watching.look(self._broker, self.domain, self._pipe.everything, runs)
+        pipe = self._pipe
+        return watching.look(self._broker, self.domain, pipe.everything, runs, pipe.control_queue)
 
     def dead_letters(self, task: TaskName | None = None) -> Iterator[DeadLetter]:
         """Iterate over the dead letters of one task, or of all.
@@ -621,6 +663,14 @@ def _broker_url(broker: Any) -> str:
     if isinstance(broker, str):
         return broker
     raise options.refuse("broker", broker, "a URL or a Broker")
+
+
+def _checked_control(interval: Any) -> float | Literal["auto"] | None:
+    if interval is None or interval == "auto":
+        return interval  # type: ignore[no-any-return]
+    if isinstance(interval, str):
+        raise options.refuse("control_interval", interval, "seconds, 0.1 or more, 'auto', or None for never")
+    return options.checked_seconds("control_interval", interval, 0.1)
 
 
 def _queues(task: Task) -> list[str]:

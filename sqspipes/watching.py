@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from sqspipes import names
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import CredentialsError, QueueMissingError
 from sqspipes.patience import patiently
+from sqspipes.runner import word
 from sqspipes.runner.run import Run
 from sqspipes.task import Task
 
@@ -41,19 +42,24 @@ class Status:
 
     ``strays`` are this domain's queues that hold messages but belong to no registered task, with their counts;
     empty where the broker does not let this client list. ``outage`` is what the broker said last, while a run
-    here waits for it to answer.
+    here waits for it to answer. ``paused`` are the paused tasks, each with the time of the command; empty where the
+    broker does not let this client read tags.
     """
 
     levels: tuple[LevelStatus, ...]
     strays: dict[str, int]
     outage: str | None
+    paused: dict[str, str] = field(default_factory=dict)
 
 
-def look(broker: Broker, domain: str, tasks: Sequence[Task], runs: Sequence[Run]) -> Status:
+def look(
+    broker: Broker, domain: str, tasks: Sequence[Task], runs: Sequence[Run], control_queue: str | None
+) -> Status:
     """Return the status of some tasks."""
     levels = [level for task in tasks for level in _levels(broker, task, runs)]
     outages = [error for run in runs if (error := run.outage) is not None]
-    return Status(tuple(levels), _strays(broker, domain, tasks), outages[0] if outages else None)
+    strays, outage = _strays(broker, domain, tasks), outages[0] if outages else None
+    return Status(tuple(levels), strays, outage, _paused(broker, control_queue))
 
 
 def _levels(broker: Broker, task: Task, runs: Sequence[Run]) -> Iterator[LevelStatus]:
@@ -71,6 +77,15 @@ def _levels(broker: Broker, task: Task, runs: Sequence[Run]) -> Iterator[LevelSt
         yield LevelStatus(
             task.name, priority, depth.waiting, depth.in_flight, dead, approximate, last_poll, oldest
         )
+
+
+def _paused(broker: Broker, control_queue: str | None) -> dict[str, str]:
+    if control_queue is None:
+        return {}
+    try:
+        return dict(word.read(patiently(partial(broker.tags, control_queue))).paused)
+    except CredentialsError:
+        return {}
 
 
 def _strays(broker: Broker, domain: str, tasks: Sequence[Task]) -> dict[str, int]:

@@ -35,6 +35,7 @@ class Actions:
             "GetQueueAttributes": self._get_queue_attributes,
             "SetQueueAttributes": self._set_queue_attributes,
             "TagQueue": self._tag_queue,
+            "ListQueueTags": self._list_queue_tags,
             "PurgeQueue": self._purge_queue,
             "DeleteQueue": self._delete_queue,
             "SendMessage": self._send_message,
@@ -99,6 +100,10 @@ class Actions:
     def _tag_queue(self, params: Params, now: float) -> str:
         self.queue(params)
         return "{}"
+
+    def _list_queue_tags(self, params: Params, now: float) -> str:
+        self.queue(params)
+        return _encode({"Tags": {}})
 
     def _purge_queue(self, params: Params, now: float) -> str:
         self.queue(params).purge()

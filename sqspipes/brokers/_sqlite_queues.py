@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqspipes.brokers._sqlite_transaction import Transaction
 from sqspipes.brokers.base import Depth, QueueSpec
@@ -20,11 +20,12 @@ DEPTH = "SELECT total, (SELECT count(*) FROM flight WHERE queue=q.id AND lease>?
 
 
 def declare(transaction: Transaction, specs: Sequence[QueueSpec]) -> None:
-    """Make the queues that are missing."""
-    transaction.database.executemany(
-        "INSERT INTO queue(name, dead, max_receives) VALUES(?,?,?) ON CONFLICT(name) DO NOTHING",
-        [(spec.name, spec.dead_letters, spec.max_receives) for spec in specs],
-    )
+    """Make the queues that are missing, with their tags."""
+    sql = "INSERT INTO queue(name, dead, max_receives) VALUES(?,?,?) ON CONFLICT(name) DO NOTHING"
+    for spec in specs:
+        made = transaction.database.execute(sql, (spec.name, spec.dead_letters, spec.max_receives))
+        if made.rowcount and spec.tags:
+            tag(transaction, spec.name, spec.tags)
 
 
 def demand(transaction: Transaction, names: Sequence[str]) -> None:
@@ -59,6 +60,22 @@ def due(transaction: Transaction, name: str) -> float:
     return float("inf") if lease is None else float(lease) / 1000
 
 
+def tags(transaction: Transaction, name: str) -> dict[str, str]:
+    """Return a queue's tags."""
+    sql = "SELECT name, value FROM tag WHERE queue=?"
+    return dict(transaction.database.execute(sql, (transaction.found(name).origin,)).fetchall())
+
+
+def tag(transaction: Transaction, name: str, tags: Mapping[str, str | None]) -> None:
+    """Set and remove tags of a queue."""
+    queue = transaction.found(name).origin
+    for key, value in tags.items():
+        if value is None:
+            transaction.database.execute("DELETE FROM tag WHERE queue=? AND name=?", (queue, key))
+        else:
+            transaction.database.execute("INSERT OR REPLACE INTO tag VALUES(?,?,?)", (queue, key, value))
+
+
 def version(transaction: Transaction) -> int:
     """Return a number that changes with each commit of another connection."""
     ((number,),) = transaction.database.execute("PRAGMA data_version").fetchall()
@@ -77,7 +94,10 @@ def purge(transaction: Transaction, name: str) -> None:
 
 
 def delete(transaction: Transaction, name: str) -> None:
-    """Take a queue's name away: nobody finds it any more."""
+    """Take a queue's name and tags away: nobody finds it any more."""
+    queue = transaction.find(name)
+    if queue is not None:
+        transaction.database.execute("DELETE FROM tag WHERE queue=?", (queue.origin,))
     transaction.database.execute("UPDATE queue SET name=NULL WHERE name=?", (name,))
     transaction.rung.add(name)
     transaction.forget()

@@ -52,6 +52,12 @@ CREATE TABLE seen(
     UNIQUE(queue, key));
 """
 
+# Files of the same version may have been made without it, and whoever does not know it can use a file that has it.
+# tag.queue is the origin, which a purge does not change.
+_TAGS = """
+CREATE TABLE IF NOT EXISTS tag(
+    queue INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(queue, name)) WITHOUT ROWID"""
+
 
 def open_database(place: Place) -> tuple[sqlite3.Connection, str]:
     """Open the place, make its tables if it is new, and return the connection and the file's own id.
@@ -113,3 +119,4 @@ def _made(connection: sqlite3.Connection, place: Place) -> None:
         raise BrokerError(f"{place.address} is another program's SQLite database")
     elif version != VERSION:
         raise BrokerError(f"{place.address} has tables of version {version}, this sqspipes knows {VERSION}")
+    connection.execute(_TAGS)

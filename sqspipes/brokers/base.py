@@ -109,7 +109,7 @@ class QueueSpec:
     """A queue as it should be made.
 
     ``dead_letters`` names the queue for messages received too often, or None. ``attributes`` are further
-    attributes in the broker's own words, ``tags`` are kept by brokers that have tags.
+    attributes in the broker's own words, ``tags`` are those that it is made with.
     """
 
     name: str
@@ -132,6 +132,7 @@ class Limits:
     overlapping.
     ``longest_answer``: seconds within which every request has answered or failed, a poll's wait and all timeouts
     included. One that takes longer is an outage, and one that takes twice as long ends the run.
+    ``control_interval``: seconds between two looks of a run at its control word, where nobody says otherwise.
     """
 
     entries: int = 10
@@ -144,6 +145,7 @@ class Limits:
     linger: float = 0.0
     requests_in_flight: int = 1
     longest_answer: float = 60.0
+    control_interval: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +214,16 @@ class Broker(ABC):
         """Return the address of a queue."""
 
     @abstractmethod
+    def tags(self, queue: str) -> dict[str, str]:
+        """Return a queue's tags."""
+
+    @abstractmethod
+    def tag(self, queue: str, tags: Mapping[str, str | None]) -> None:
+        """Set tags of a queue, in place of those with the same names; None removes one. The others stay."""
+
+    @abstractmethod
     def purge(self, queue: str) -> None:
-        """Delete every message of a queue."""
+        """Delete every message of a queue; its tags stay."""
 
     @abstractmethod
     def delete(self, queue: str) -> None:

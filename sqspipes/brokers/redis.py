@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from redis import exceptions
@@ -145,6 +145,15 @@ class RedisBroker(Broker):
         """Return the address of a queue."""
         self._demand([queue])
         return f"{self.url}#{queue}"
+
+    def tags(self, queue: str) -> dict[str, str]:
+        """Return a queue's tags."""
+        return dict(json.loads(self._run_on("tag", queue, "{}")))
+
+    def tag(self, queue: str, tags: Mapping[str, str | None]) -> None:
+        """Set tags of a queue; None removes one."""
+        given = {name: value for name, value in tags.items() if value is not None}
+        self._run_on("tag", queue, json.dumps(given), *(name for name in tags if name not in given))
 
     def purge(self, queue: str) -> None:
         """Delete every message of a queue, at once for all."""

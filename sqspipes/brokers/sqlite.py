@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sqspipes.brokers import _sqlite_leases as flight
 from sqspipes.brokers import _sqlite_queues as queues
@@ -136,6 +136,14 @@ class SqliteBroker(Broker):
         """Return the address of a queue."""
         self._opened().read(lambda t: t.found(queue))
         return f"{self._place.address}#{queue}"
+
+    def tags(self, queue: str) -> dict[str, str]:
+        """Return a queue's tags."""
+        return self._opened().read(lambda t: queues.tags(t, queue))
+
+    def tag(self, queue: str, tags: Mapping[str, str | None]) -> None:
+        """Set tags of a queue; None removes one."""
+        self._opened().write(lambda t: queues.tag(t, queue, tags))
 
     def purge(self, queue: str) -> None:
         """Delete every message of a queue, at once for all; the file is cleaned up before this returns."""

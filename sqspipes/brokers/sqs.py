@@ -43,7 +43,9 @@ class SqsBroker(Broker):
     """
 
     #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
-    limits = Limits(exact=False, clean_interrupt=False, linger=0.05, requests_in_flight=8)
+    limits = Limits(
+        exact=False, clean_interrupt=False, linger=0.05, requests_in_flight=8, control_interval=60.0
+    )
 
     def __init__(
         self,
@@ -142,6 +144,17 @@ class SqsBroker(Broker):
 
     def queue_url(self, queue: str) -> str:
         return self._addresses.url(queue)
+
+    def tags(self, queue: str) -> dict[str, str]:
+        return dict(self._call("ListQueueTags", queue, {}).get("Tags", {}))
+
+    def tag(self, queue: str, tags: Mapping[str, str | None]) -> None:
+        given = {name: value for name, value in tags.items() if value is not None}
+        removed = [name for name in tags if name not in given]
+        if given:
+            self._call("TagQueue", queue, {"Tags": given})
+        if removed:
+            self._call("UntagQueue", queue, {"TagKeys": removed})
 
     def purge(self, queue: str) -> None:
         self._call("PurgeQueue", queue, {})

@@ -6,6 +6,7 @@ from importlib import metadata
 
 import click
 
+from sqspipes.cli.controlling import pause, resume, stop
 from sqspipes.cli.dead import dead
 from sqspipes.cli.listing import list_found
 from sqspipes.cli.options import shared
@@ -91,5 +92,19 @@ def root() -> None:
     """Chain plain functions over FIFO queues: run them, feed them, watch them, mend them."""
 
 
-for _command in (list_found, run, put, results, status, dead, purge, delete, demo, guide):
+for _command in (
+    list_found,
+    run,
+    put,
+    results,
+    status,
+    pause,
+    resume,
+    stop,
+    dead,
+    purge,
+    delete,
+    demo,
+    guide,
+):
     root.add_command(_command)

@@ -104,7 +104,9 @@ def _rendered(look: Look, before: Look | None) -> RenderableType:
 
 def _levels(look: Look, before: Look | None) -> Table:
     rates = [] if before is None else ["fewer/s#", "empty in#"]
-    table = tables.table("task", "priority#", "waiting#", "in flight#", "dead#", *rates)
+    paused = look.status.paused
+    state = ["state"] if paused else []
+    table = tables.table("task", "priority#", "waiting#", "in flight#", "dead#", *rates, *state)
     last = None
     for level in look.status.levels:
         cells = [str(level.priority), tables.figure(level.waiting), tables.figure(level.in_flight)]
@@ -113,7 +115,8 @@ def _levels(look: Look, before: Look | None) -> Table:
             continue
         last = level.task
         cells.append(tables.figure(level.dead))
-        table.add_row(level.task, *cells, *(_pace(look, before, level.task) if before else []))
+        cells += _pace(look, before, level.task) if before else []
+        table.add_row(level.task, *cells, *(["paused" if level.task in paused else ""] if paused else []))
     return table
 
 

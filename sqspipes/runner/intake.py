@@ -87,10 +87,16 @@ class Intake:
         self._ended = ended
         self._died = died
         self._stopped = threading.Event()
+        self._paused = False
         self._resumed = threading.Event()  # replaced when it is set
         outage.on_return(self._resume)
         self._live = 0
         self.wait = broker.limits.longest_wait  #: seconds that a poll stays open
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self._task.name
 
     @property
     def levels(self) -> list[Level]:
@@ -111,6 +117,20 @@ class Intake:
             1  # only now: a stop waits for threads that are counted, and this one might not have begun
         )
         self._live += 1
+
+    def pause(self, paused: bool) -> bool:
+        """Begin no receive until told to go on; return whether that is a change.
+
+        Polls that are open are cut where that leaves no trace; elsewhere what they still bring is taken in.
+        """
+        with self._dispatcher.lock:
+            changed, self._paused = paused != self._paused, paused
+            if changed and not paused:
+                self._invite()
+            polling = paused and any(level.open for level in self._levels)
+        if polling and self._broker.limits.clean_interrupt:
+            self._broker.interrupt()
+        return changed
 
     def stop(self) -> None:
         """Begin no receive any more."""
@@ -261,7 +281,7 @@ class Intake:
     def _allowed(self, level: Level, place: int) -> int:
         """Return how many messages there is room for; the dispatcher's lock is held."""
         # What comes in beside a suspect could not run, and would die with it.
-        if place >= level.width or self._dispatcher.shut:
+        if place >= level.width or self._paused or self._dispatcher.shut:
             return 0
         dispatcher, lanes = self._dispatcher, self._dispatcher.lanes
         if lanes.waiting >= MOST_BEHIND or lanes.parked >= MOST_PARKED:

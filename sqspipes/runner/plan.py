@@ -31,7 +31,8 @@ class RunPlan:
 
     ``levels`` has the levels to serve per task, ``drain`` is None, or the seconds between two sights of empty
     queues (negative: the broker's own), ``iterate`` names the task whose results are iterated over. ``polls`` is
-    how many seconds polls stay open at most, None for as long as the broker lets them.
+    how many seconds polls stay open at most, None for as long as the broker lets them. ``control_queue`` has the
+    control word in its tags, and is looked at every ``control_interval`` seconds; None for never.
     """
 
     plans: Sequence[Plan]
@@ -41,6 +42,8 @@ class RunPlan:
     iterate: str | None
     stop_timeout: float
     polls: float | None = None
+    control_queue: str | None = None
+    control_interval: float | None = None
 
     def fed(self) -> list[Plan]:
         """Return the plans of the tasks that messages feed: all but sources."""

@@ -17,6 +17,7 @@ from sqspipes.errors import RunError
 from sqspipes.runner import calls
 from sqspipes.runner.background import Background
 from sqspipes.runner.calls import Plan
+from sqspipes.runner.control import Control
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.drain import Drain
 from sqspipes.runner.gate import Gate
@@ -145,6 +146,23 @@ class Run(Background):
             shared.heard,
             self._died,
         )
+        self._control = self._make_control(shared)
+
+    def _make_control(self, shared: Shared) -> Control | None:
+        plan = self._plan
+        if plan.control_queue is None or plan.control_interval is None:
+            return None
+        return Control(
+            self._broker,
+            plan.control_queue,
+            plan.control_interval,
+            self._domain,
+            [*self._intakes, *self._sources],
+            self.stop,
+            shared.heard,
+            self._died,
+            drains=plan.drain is not None,
+        )
 
     def _make_loop(self) -> Loop | None:
         if not any(plan.is_async for plan in self._plan.plans):
@@ -228,6 +246,8 @@ class Run(Background):
     def _supervise(self) -> None:
         try:
             self._keeper.start()
+            if self._control is not None:
+                self._control.start()
             for intake in self._intakes:
                 intake.start()
             for source in self._sources:
@@ -294,6 +314,8 @@ class Run(Background):
         self._note(kind, detail)
         self._cut = kind not in ("signal", "drained")
         deadline = time.monotonic() + self._plan.stop_timeout
+        if self._control is not None:
+            self._control.stop()
         for source in self._sources:
             source.stop()
         for intake in self._intakes:
@@ -364,7 +386,8 @@ class Run(Background):
 
     def _break_off(self) -> None:
         """End every part, after a stop in good order failed: what is still held comes back after its lease."""
-        stops: list[Callable[[], object]] = [source.stop for source in self._sources]
+        stops: list[Callable[[], object]] = [] if self._control is None else [self._control.stop]
+        stops += [source.stop for source in self._sources]
         stops += [intake.stop for intake in self._intakes]
         for dispatcher in self._dispatchers.values():
             stops += [dispatcher.quiesce, dispatcher.executor.close]

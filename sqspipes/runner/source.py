@@ -55,6 +55,7 @@ class Source:
         self._died = died
         self._changed = threading.Condition()
         self._stopped = False
+        self._paused = False
         self._due = time.monotonic()
         self._not_before = 0.0
         self._idle_pause = 0.0
@@ -86,6 +87,13 @@ class Source:
             with self._changed:
                 threading.Thread(target=self._guard, args=(work,), name=name, daemon=True).start()
                 self._live += 1
+
+    def pause(self, paused: bool) -> bool:
+        """Begin no call until told to go on; return whether that is a change."""
+        with self._changed:
+            changed, self._paused = paused != self._paused, paused
+            self._changed.notify_all()
+        return changed
 
     def stop(self) -> None:
         """Begin no call any more."""
@@ -159,6 +167,9 @@ class Source:
         """Wait for the next call's time; False when there will be none."""
         with self._changed:
             while not self._stopped:
+                if self._paused:
+                    self._changed.wait()
+                    continue
                 now = time.monotonic()
                 due = max(self._due, self._not_before)
                 if now >= due:

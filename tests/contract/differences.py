@@ -19,6 +19,8 @@ DIFFERENCES: Mapping[str, Mapping[str, str]] = {
     "test_second_broker_on_the_store_sees_the_message": {"memory": _IN_PROCESS},
     "test_what_one_broker_holds_no_other_one_gets": {"memory": _IN_PROCESS},
     "test_waiting_receive_sees_what_another_broker_sends": {"memory": _IN_PROCESS},
+    "test_tags_survive_a_close": {"memory": _IN_PROCESS},
+    "test_second_broker_on_the_store_sees_the_tags": {"memory": _IN_PROCESS},
     "test_broker_used_before_a_fork_works_in_the_child": {"memory": _IN_PROCESS},
 }
 

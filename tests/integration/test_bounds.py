@@ -260,9 +260,9 @@ def test_every_thread_of_a_run_says_what_it_does_and_for_whom(domain: str, tmp_p
         assert inside.acquire(timeout=PATIENCE)
         names |= {thread.name for thread in set(threading.enumerate()) - before}
         gate.set()
-    what = f"(run|keeper|receive|send|ack|extend|release|clear|worker|source) {re.escape(domain)}"
+    what = f"(run|keeper|control|receive|send|ack|extend|release|clear|worker|source) {re.escape(domain)}"
     assert [name for name in names if not re.match(f"sqspipes {what}", name)] == []
     doing = {name.split()[1] for name in names}
-    assert doing >= {"run", "keeper", "receive", "send", "worker", "source"}
+    assert doing >= {"run", "keeper", "control", "receive", "send", "worker", "source"}
     assert f"sqspipes receive {domain}--split--p1.fifo 1" in names
     assert f"sqspipes worker {domain} take 1" in names

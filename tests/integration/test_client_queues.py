@@ -139,8 +139,9 @@ def test_run_needs_five_rights_and_tells_once_what_it_misses(
         with client.start():
             assert sorted(seen.wait(3)) == [0, 1, 2]
     missed = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(missed) == 1
+    assert len(missed) == 2
     assert "sqs:GetQueueAttributes" in missed[0]
+    assert "sqs:ListQueueTags" in missed[1]
 
 
 def test_missing_right_to_create_is_an_error_that_names_queue_and_action(domain: str, proxy: Proxy) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -59,6 +59,13 @@ class Passing(Broker):
 
     def queue_url(self, queue: str) -> str:
         return self._inner.queue_url(queue)
+
+    def tags(self, queue: str) -> dict[str, str]:
+        self._hook("tags", queue, [])
+        return self._inner.tags(queue)
+
+    def tag(self, queue: str, tags: Mapping[str, str | None]) -> None:
+        self._inner.tag(queue, tags)
 
     def purge(self, queue: str) -> None:
         self._inner.purge(queue)

@@ -291,7 +291,10 @@ def engine_threads() -> list[str]:
         name
         for name in names
         if name.startswith(
-            ("sqspipes run", "sqspipes receive", "sqspipes keeper", "sqspipes worker", "sqspipes source")
+            (
+                *("sqspipes run", "sqspipes receive", "sqspipes keeper", "sqspipes worker"),
+                *("sqspipes source", "sqspipes control"),
+            )
         )
     ]
 

@@ -206,6 +206,8 @@ def test_full_server_takes_nothing_in_and_gives_everything_out(
         assert bodies(take(broker, dead)) == ["x"]
         broker.purge(dead)
         assert bodies(take(broker, Q)) == ["c"]
+        broker.tag(Q, {"a": "1"})
+        assert broker.tags(Q) == {"a": "1"}
 
 
 def test_replica_is_waited_for_until_it_is_the_primary(

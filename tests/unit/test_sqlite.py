@@ -170,6 +170,20 @@ def test_database_of_another_program_is_refused(
         SqliteBroker(url).names("")
 
 
+def test_file_that_was_made_without_a_place_for_tags_is_used(
+    tmp_path: Path, broker: SqliteBroker, url: str
+) -> None:
+    broker.declare([QueueSpec("task.fifo")])
+    broker.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "pipe.db")) as other:
+        other.execute("DROP TABLE tag")
+    again = SqliteBroker(url)
+    assert again.tags("task.fifo") == {}
+    again.tag("task.fifo", {"a": "1"})
+    assert again.tags("task.fifo") == {"a": "1"}
+    again.close()
+
+
 def test_file_of_a_newer_version_is_refused(tmp_path: Path, broker: SqliteBroker, url: str) -> None:
     broker.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "pipe.db")) as other:
