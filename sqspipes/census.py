@@ -151,12 +151,7 @@ def write_down(journal: str, task: str, file: str, stamp: str) -> None:
 
 def read_ledger(journal: str | Path, put: int) -> Ledger:
     """Count the calls that were written down, of all processes, the killed one included."""
-    calls: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for path in Path(journal).glob("*.calls"):
-        process = path.name.partition("-")[0]
-        for line in path.read_text(encoding="utf-8").splitlines():
-            task, file, stamp = line.split("\t")
-            calls[task, file].append((process, stamp))
+    calls = read_calls(journal)
     return Ledger(
         put=put,
         handed_on=sum(1 for task, _ in calls if task != "parse"),
@@ -164,6 +159,22 @@ def read_ledger(journal: str | Path, put: int) -> Ledger:
         twice=sum(copies(seen) - 1 for seen in calls.values()),
         repeated=sum(len(seen) - 1 for seen in calls.values()),
     )
+
+
+def reached(journal: str | Path) -> Counter[str]:
+    """Count the files that each task was called for so far, however often."""
+    return Counter(task for task, _ in read_calls(journal))
+
+
+def read_calls(journal: str | Path) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Return the process and the stamp of each call, by its task and file."""
+    calls: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for path in Path(journal).glob("*.calls"):
+        process = path.name.partition("-")[0]
+        for line in path.read_text(encoding="utf-8").splitlines():
+            task, file, stamp = line.split("\t")
+            calls[task, file].append((process, stamp))
+    return calls
 
 
 def copies(seen: list[tuple[str, str]]) -> int:

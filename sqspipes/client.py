@@ -26,6 +26,7 @@ from sqspipes.outputs import output_task, reading, taken
 from sqspipes.patience import DEFAULT_SECONDS, patiently
 from sqspipes.processes import child, travel
 from sqspipes.processes.fleet import MOST_PROCESSES, Fleet
+from sqspipes.processes.printed import Show
 from sqspipes.putting import DirectEngine, each, not_put, send_many, send_one
 from sqspipes.runner import calls, word
 from sqspipes.runner.entries import message_entry
@@ -438,7 +439,7 @@ class TaskClient:
 
     # Running in several processes
 
-    def _fleet(self, count: Any, asked: Asked) -> Fleet:
+    def _fleet(self, count: Any, asked: Asked, show: Show | None = None) -> Fleet:
         """Check that a run can be one of several processes, and return it, not yet started."""
         options.checked_int("processes", count, 1, MOST_PROCESSES)
         if asked.iterate is not False:
@@ -449,7 +450,7 @@ class TaskClient:
         parcel = travel.packed((self, asked), self._travelling(asked))
         plan = self._checked(asked)
         with self._lock:
-            fleet = Fleet(self._broker, plan, self.domain, parcel, count if plan.fed() else 1)
+            fleet = Fleet(self._broker, plan, self.domain, parcel, count if plan.fed() else 1, show)
             self._runs.add(fleet)
         return fleet
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -29,9 +30,12 @@ from sqspipes.census import (
     build_client,
     library,
     plain_loop,
+    reached,
     read_ledger,
     source_files,
 )
+from sqspipes.client import TaskClient
+from sqspipes.runner.plan import Summary
 
 
 def start_worker(broker: str, journal: Path, tasks: str, *options: str) -> subprocess.Popen[bytes]:
@@ -73,7 +77,8 @@ def workers_of(broker: str, journal: Path) -> Iterator[list[subprocess.Popen[byt
 def take_census(broker: str, folder: Path, files: Sequence[str], screen: Screen) -> tuple[Census, Ledger]:
     """Put the files, let the workers work, kill one of them half-way; return what came out and the ledger."""
     census = Census(folder)
-    with build_client(broker, folder, census.add_up) as client:
+    client = build_client(broker, folder, census.add_up)
+    with client, screen.live(client, Journal(folder, client)):
         put = client.put_many(files, id=str)
         with client.start("add_up") as run, workers_of(broker, folder) as workers:
 
@@ -91,19 +96,55 @@ def take_census(broker: str, folder: Path, files: Sequence[str], screen: Screen)
             if any(worker.wait() for worker in workers[1:]):
                 raise SystemExit("a worker process failed; its error is above")
         client.run("add_up", drain=True)
-    screen.progress(len(census.files), len(files))
+        screen.progress(len(census.files), len(files))
     return census, read_ledger(folder, put)
 
 
 # What people see
 
 
+class Journal:
+    """What all processes have written down, as the live view reads a run."""
+
+    outage: str | None = None  # a file of this machine has none
+
+    def __init__(self, folder: Path, client: TaskClient) -> None:
+        self._folder = folder
+        self._tasks = [task.name for task in client.tasks]
+
+    @property
+    def by_task(self) -> dict[str, Summary]:
+        """How many files have reached each task."""
+        counts = reached(self._folder)
+        return {task: Summary("stopped", counts[task], 0, 0) for task in self._tasks}
+
+
 class Screen:
-    """Prints; progress is one line that is rewritten on a terminal, and a line per quarter elsewhere."""
+    """Prints; progress is a live view on a terminal, and a line per quarter elsewhere.
+
+    Where the command line's packages are missing, a terminal has one line that is rewritten.
+    """
 
     def __init__(self) -> None:
         self._end = ""
         self._quarter = 0
+        self._is_live = False
+
+    @contextlib.contextmanager
+    def live(self, client: TaskClient, journal: Journal) -> Iterator[None]:
+        """Show each task while the block runs, below what is said meanwhile, if this is a terminal."""
+        if not sys.stdout.isatty() or not all(map(importlib.util.find_spec, ("click", "rich"))):
+            yield
+            return
+        from sqspipes.cli import tables
+        from sqspipes.cli.live import shown
+
+        self._is_live = True
+        try:
+            with shown(client, journal, tables.console()):
+                yield
+        finally:
+            self._is_live = False
 
     def say(self, text: str) -> None:
         """Print a line of its own."""
@@ -112,6 +153,8 @@ class Screen:
 
     def progress(self, done: int, total: int) -> None:
         """Show how many files are through."""
+        if self._is_live:
+            return
         quarter = 4 * done // total
         line = f"  [{'#' * (40 * done // total):.<40}] {done:,} of {total:,} files"
         if sys.stdout.isatty():

@@ -9,7 +9,7 @@ from datetime import datetime
 
 import click
 
-from sqspipes.cli import asking, logs, tables
+from sqspipes.cli import asking, completing, logs, tables
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
 from sqspipes.client import TaskClient
@@ -50,7 +50,7 @@ class Box:
 @click.group(invoke_without_command=True)
 @shared
 @target_argument
-@click.argument("task")
+@click.argument("task", shell_complete=completing.tasks)
 @click.pass_context
 def dead(context: click.Context, target: str, task: str) -> None:
     """List, show, redrive or discard the dead letters of a task.

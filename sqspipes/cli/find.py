@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -69,7 +69,7 @@ def look(folder: Path) -> Findings:
     """Import the files below a folder whose names end in ``pipelines.py``, and return what they have."""
     found: dict[int, Found] = {}
     broken: list[Broken] = []
-    for file in _files(folder):
+    for file in files(folder):
         module = _import_file(file, folder)
         if isinstance(module, Broken):
             broken.append(module)
@@ -109,10 +109,13 @@ def client_of(target: str, found: Any) -> TaskClient:
     )
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
+def files(folder: Path, goes_on: Callable[[], bool] = lambda: True) -> Iterator[Path]:
+    """Yield the files below a folder whose names end in ``pipelines.py``, as long as it is to go on."""
+    for root, folders, names in os.walk(folder):
+        if not goes_on():
+            return
         folders[:] = sorted(name for name in folders if _is_looked_into(Path(root, name)))
-        yield from (Path(root, name) for name in sorted(files) if name.endswith(ENDING))
+        yield from (Path(root, name) for name in sorted(names) if name.endswith(ENDING))
 
 
 def _is_looked_into(folder: Path) -> bool:
@@ -154,7 +157,7 @@ def _members(module: ModuleType) -> Iterator[Found]:
             yield Found(name, target, value)
         elif _is_pipeline(value) and value.__module__ == module.__name__:
             given = getattr(value, "name", None)
-            yield Found(given if isinstance(given, str) else name, target, value)
+            yield Found(given if isinstance(given, str) and given else name, target, value)
 
 
 def _is_pipeline(value: Any) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from rich.ansi import AnsiDecoder
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
@@ -17,10 +19,9 @@ from sqspipes.cli.asking import in_one_line
 from sqspipes.client import TaskClient
 from sqspipes.errors import SqspipesError
 from sqspipes.runner.plan import Summary
-from sqspipes.runner.run import Run
 from sqspipes.watching import Status
 
-#: Seconds between two looks at the counts of this process, which cost nothing.
+#: Seconds between two looks at the run's own counts, which cost nothing.
 LOOK_SECONDS = 1.0
 
 #: Seconds between two looks at the queues where each look at one is a request that is paid for.
@@ -31,6 +32,16 @@ LONGEST_HISTORY = 60
 
 #: Columns of the view without its sparkline.
 FIGURES_WIDTH = 62
+
+
+class Counted(Protocol):
+    """What is shown: a run, in one process or in several."""
+
+    @property
+    def by_task(self) -> Mapping[str, Summary]: ...
+
+    @property
+    def outage(self) -> str | None: ...
 
 
 @dataclass(slots=True)
@@ -49,7 +60,7 @@ class History:
 class View:
     """What is shown of a run; ``keep`` looks, in a thread of its own, and ``render`` shows what it saw."""
 
-    def __init__(self, client: TaskClient, run: Run, width: int) -> None:
+    def __init__(self, client: TaskClient, run: Counted, width: int) -> None:
         self._client = client
         self._run = run
         self._histories = {task: History() for task in run.by_task}
@@ -67,7 +78,7 @@ class View:
             self.look()
 
     def look(self) -> None:
-        """Take note of what this process has done since the last look, and of the queues."""
+        """Take note of what the run has done since the last look, and of the queues."""
         now = time.monotonic()
         seconds, self._looked = max(now - self._looked, 0.001), now
         for task, summary in self._run.by_task.items():
@@ -120,8 +131,14 @@ class View:
         ]
 
 
+def show_above(console: Console, lines: Sequence[str]) -> None:
+    """Print lines that other processes have written, above the view, as they would look on the terminal itself."""
+    decoder = AnsiDecoder()
+    console.print(Text("\n").join(map(decoder.decode_line, lines)), soft_wrap=True)
+
+
 @contextmanager
-def shown(client: TaskClient, run: Run, console: Console) -> Iterator[None]:
+def shown(client: TaskClient, run: Counted, console: Console) -> Iterator[None]:
     """Show a run while the block waits for it; what is printed meanwhile stands above."""
     view, ended = View(client, run, console.width), threading.Event()
     looking = threading.Thread(target=view.keep, args=(ended,), name="sqspipes view", daemon=True)

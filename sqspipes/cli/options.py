@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
+#: Under which a line that is being completed keeps its folder.
+_FOLDER = "sqspipes working dir"
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -26,8 +29,16 @@ def is_debugging(arguments: Sequence[str] | None) -> bool:
     return "--debug" in (given[: given.index("--")] if "--" in given else given)
 
 
+def folder_of(context: click.Context) -> Path:
+    """Return the folder in which a command would work whose line is being completed."""
+    found: Path = context.meta.get(_FOLDER) or Path.cwd()
+    return found
+
+
 def _enter(context: click.Context, option: click.Parameter, folder: Path | None) -> None:
-    if folder is not None and not context.resilient_parsing:
+    if folder is not None and context.resilient_parsing:
+        context.meta[_FOLDER] = folder  # a line that is being completed changes nothing
+    elif folder is not None:
         os.chdir(folder)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from sqspipes.cli import asking, logs
+from sqspipes.cli import asking, completing, logs
 from sqspipes.cli.options import shared
 from sqspipes.cli.progress import Progress, progress_of
 from sqspipes.cli.targets import client_named, target_argument
@@ -37,7 +37,9 @@ class Wishes:
 @shared
 @target_argument
 @click.argument("values", nargs=-1, required=True, metavar="JSON... | -")
-@click.option("--task", metavar="NAME", help="The task; the first one by default.")
+@click.option(
+    "--task", metavar="NAME", shell_complete=completing.tasks, help="The task; the first one by default."
+)
 @click.option("--group", metavar="TEXT", help="The group of all: they run in order.")
 @click.option("--group-by", metavar="FIELD", help="The field that has a value's group.")
 @click.option("--id-by", metavar="FIELD", help="The field that has a value's id.")

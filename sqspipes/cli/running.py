@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from typing import Any
 
 import click
 
-from sqspipes.cli import logs, tables
-from sqspipes.cli.live import shown
+from sqspipes.asked import Asked
+from sqspipes.cli import completing, logs, tables
+from sqspipes.cli.live import show_above, shown
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
 from sqspipes.client import TaskClient
+from sqspipes.processes.fleet import Fleet
 from sqspipes.runner.plan import Summary
+from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
 
 #: The exit code of a run that was drained and made dead letters.
@@ -26,7 +30,7 @@ _seconds = partial(click.option, type=float, metavar="SECONDS")
 @click.command()
 @shared
 @target_argument
-@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=completing.tasks)
 @click.option("--workers", "-t", "--threads", type=int, metavar="N", help="Threads of each task.")
 @click.option("--output", metavar="NAME", help="Send the last task's results to a queue: sqspipes results.")
 @click.option("--processes", type=int, metavar="N", help="Processes, each with these workers.")
@@ -56,8 +60,7 @@ def run(
 ) -> None:
     """Run a pipe, or some of its tasks, until Ctrl-C.
 
-    A terminal shows them live, with the log above; elsewhere the log goes to standard error. With --processes there
-    is only the log: `sqspipes status TARGET --watch` shows the queues.
+    A terminal shows them live, with the log above; elsewhere the log goes to standard error.
     """
     asked: dict[str, Any] = {"task_name": list(tasks) or None, **limits, "drain": drain}
     if drain_seconds is not None:
@@ -69,21 +72,32 @@ def run(
     with client_named(target) as client:
         if output is not None:
             client.output = output
-        if processes is not None:
+        if _is_live(log_format, processes):
+            summary = _run_live(client, asked, processes, log_level)
+        elif processes is not None:
             summary = client.run(**asked, processes=processes, prepare=with_log)
-        elif sys.stdout.isatty() and sys.stderr.isatty() and log_format == "text":
-            summary = _run_live(client, asked, log_level)
         else:
             summary = client.run(**asked)
     if summary.reason == "drained" and summary.dead:
         click.get_current_context().exit(DRAINED_WITH_DEAD)
 
 
-def _run_live(client: TaskClient, asked: dict[str, Any], log_level: str) -> Summary:
-    """Run below a live view; the log goes above it."""
+def _is_live(log_format: str, processes: int | None) -> bool:
+    """Say whether there is a live view: on Windows what other processes print cannot be brought above it."""
+    on_terminal = sys.stdout.isatty() and sys.stderr.isatty() and log_format == "text"
+    return on_terminal and (processes is None or os.name == "posix")
+
+
+def _run_live(client: TaskClient, asked: dict[str, Any], processes: int | None, log_level: str) -> Summary:
+    """Run below a live view; the log goes above it, that of further processes too."""
     console = tables.console()
     logs.set_up(log_level, console=console)
-    run = client.start(**asked)
+    run: Run | Fleet
+    if processes is None:
+        run = client.start(**asked)
+    else:
+        every = Asked(**asked, args=None, priority=0, iterate=False, prepare=partial(logs.set_up, log_level))
+        run = client._fleet(processes, every, partial(show_above, console)).start()
     with watched(run) as signals, shown(client, run, console):
         summary = run.wait()
     if signals is not None and signals.interrupted:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from sqspipes.cli import find
+from sqspipes.cli import completing, find
 from sqspipes.client import TaskClient
 
-target_argument = click.argument("target")
+target_argument = click.argument("target", shell_complete=completing.targets)
 
 
 def client_named(target: str) -> TaskClient:

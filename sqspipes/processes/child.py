@@ -7,7 +7,7 @@ import multiprocessing
 import pickle
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -15,6 +15,8 @@ from types import FrameType
 from typing import Any, Protocol
 
 from sqspipes.errors import RunError
+from sqspipes.processes.printed import Diverted
+from sqspipes.processes.tally import counts_of
 from sqspipes.runner import calls
 from sqspipes.runner.run import Run
 
@@ -42,23 +44,27 @@ def refuse_unguarded() -> None:
         raise SystemExit(UNGUARDED)
 
 
-def main(link: Connection, parcel: bytes, first: bool) -> None:
-    """Run one process's share and report its end; at the other end of the link is the parent."""
-    part = "start"
+def main(link: Connection, parcel: bytes, first: bool, printed: Sequence[Connection] = ()) -> None:
+    """Run one process's share and report its end; at the other end of the link is the parent.
+
+    ``printed`` are the ends of the pipe through which the parent wants to hear what this process prints.
+    """
+    part, word = "start", _Word(link)
+    diverted = Diverted(*printed) if printed else None
     try:
         client, asked = _unpacked(parcel)
         with closing(client):
-            run = client._share(asked, first)
-            stops = _Stops(run, link)
+            word.run = run = client._share(asked, first)
+            stops = _Stops(run, link, word, diverted)
             run.start()
             part = "task"
-            _send(link, {"ready": True})
+            word.say({"ready": True})
             stops.listen()
             summary = run.wait()
     except BaseException as error:
-        _send(link, {"error": _described(part, error)})
+        word.say({"error": _described(part, error)})
     else:
-        _send(link, asdict(summary))
+        word.say(asdict(summary))
 
 
 def _unpacked(parcel: bytes) -> tuple[Client, Any]:
@@ -75,9 +81,20 @@ def _described(part: str, error: BaseException) -> Mapping[str, str]:
     }
 
 
-def _send(link: Connection, message: Mapping[str, Any]) -> None:
-    with suppress(OSError):  # the parent is gone
-        link.send_bytes(json.dumps(message).encode())
+class _Word:
+    """What this process says, from any thread: with every word go the counts of its run, once there is one."""
+
+    def __init__(self, link: Connection) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+        self.run: Run | None = None
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        """Say something; the parent asks again only when it was answered, so this waits for nobody."""
+        with self._lock, suppress(OSError):  # the parent is gone
+            if self.run is not None:
+                message = {**message, "counts": counts_of(self.run.by_task), "outage": self.run.outage}
+            self._link.send_bytes(json.dumps(message).encode())
 
 
 class _Stops:
@@ -86,9 +103,11 @@ class _Stops:
     The parent hears what the terminal or a service manager sends to all processes, and passes it on.
     """
 
-    def __init__(self, run: Run, link: Connection) -> None:
+    def __init__(self, run: Run, link: Connection, word: _Word, diverted: Diverted | None) -> None:
         self._run = run
         self._link = link
+        self._word = word
+        self._diverted = diverted
         self._fresh = [True]  # taken by whoever is first: a list's pop is one step for all threads
         signal.signal(signal.SIGTERM, self._terminated)
         signal.signal(signal.SIGINT, self._interrupted)  # not SIG_IGN: what tasks start would inherit that
@@ -96,14 +115,20 @@ class _Stops:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def listen(self) -> None:
-        """Do what the parent says, in a thread of its own; when it is gone, stop."""
+        """Do what the parent says and answer it, in a thread of its own; when it is gone, stop."""
         threading.Thread(target=self._listen, name="sqspipes parent", daemon=True).start()
 
     def _listen(self) -> None:
         with suppress(EOFError, OSError):
             while True:
-                self._obey(json.loads(self._link.recv_bytes())["stop"])
+                asked = json.loads(self._link.recv_bytes())
+                if "stop" in asked:
+                    self._obey(asked["stop"])
+                else:
+                    self._word.say({})
         self._once()
+        if self._diverted is not None:
+            self._diverted.give_back()
 
     def _obey(self, level: str) -> None:
         if level == "signal":

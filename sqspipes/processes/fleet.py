@@ -15,7 +15,9 @@ from typing import Any
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import OptionError, RunError, SqspipesError
-from sqspipes.processes.member import Member
+from sqspipes.processes.member import Member, is_report
+from sqspipes.processes.printed import Printed, Show
+from sqspipes.processes.tally import Tally
 from sqspipes.runner.background import Background
 from sqspipes.runner.calls import describe
 from sqspipes.runner.plan import RunPlan, Summary, described
@@ -34,6 +36,15 @@ MOST_STILLBORN = 3
 #: Seconds between looks at processes that say nothing: what they started may keep their pipes open.
 LOOK_SECONDS = 5.0
 
+#: A request that is no stop: for the counts of the processes.
+COUNTS = "counts"
+
+#: Seconds between two questions for counts, while somebody reads them.
+ASK_SECONDS = 1.0
+
+#: Seconds for which the end waits for what the processes have printed.
+PRINTED_SECONDS = 1.0
+
 _GUARD = (
     "Every process imports the main module first: what starts the run belongs under "
     "\"if __name__ == '__main__':\""
@@ -41,9 +52,17 @@ _GUARD = (
 
 
 class Fleet(Background):
-    """A run in several processes."""
+    """A run in several processes; ``show`` is given what they print, instead of the terminal."""
 
-    def __init__(self, broker: Broker, plan: RunPlan, domain: str, parcel: bytes, count: int) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        plan: RunPlan,
+        domain: str,
+        parcel: bytes,
+        count: int,
+        show: Show | None = None,
+    ) -> None:
         if multiprocessing.current_process().daemon:
             raise OptionError("processes is given in a daemon of multiprocessing, which may start none")
         super().__init__(f"sqspipes run {domain}")
@@ -53,7 +72,10 @@ class Fleet(Background):
         self._stop_seconds = plan.stop_timeout + GRACE_SECONDS
         if not broker.limits.clean_interrupt:  # polls are let end
             self._stop_seconds = max(plan.stop_timeout, broker.limits.longest_answer) + GRACE_SECONDS
-        self._members = [Member(number, domain, parcel) for number in range(1, count + 1)]
+        self._printed = None if show is None else Printed(show)
+        self._members = [Member(number, domain, parcel, self._printed) for number in range(1, count + 1)]
+        self._tally = Tally([each.task.name for each in plan.plans])
+        self._ask_due = 0.0
         self._counts: Counter[str] = Counter()
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._woken, self._waker = multiprocessing.Pipe(duplex=False)
@@ -76,6 +98,19 @@ class Fleet(Background):
         done, failed, dead = (self._counts[count] for count in ("done", "failed", "dead"))
         return Summary(self._reason, done, failed, dead)
 
+    @property
+    def by_task(self) -> dict[str, Summary]:
+        """What the processes have told of each task, those that died included; who reads it has them asked again."""
+        if time.monotonic() >= self._ask_due and self.live:
+            self._ask_due = math.inf  # until they were asked
+            self._ask(COUNTS)
+        return self._tally.by_task(self._reason)
+
+    @property
+    def outage(self) -> str | None:
+        """What the broker of a process said last, while it does not answer."""
+        return next((said for member in self._members if (said := member.outage) is not None), None)
+
     def _ask(self, what: str) -> None:
         self._requests.put(what)
         with suppress(OSError, ValueError):  # it is over, or wakes up already
@@ -86,6 +121,8 @@ class Fleet(Background):
     def _supervise(self) -> None:
         try:
             self._watch()
+            if self._printed is not None:
+                self._printed.end(PRINTED_SECONDS)
             counts = (self._counts[count] for count in ("done", "failed", "dead"))
             logger.info(
                 "%s: %s, %d calls done, %d failed, %d dead letters", self._domain, self._reason, *counts
@@ -129,9 +166,17 @@ class Fleet(Background):
         with suppress(queue.Empty):
             while True:
                 level = self._requests.get_nowait()
+                if level == COUNTS:
+                    self._ask_counts()
+                    continue
                 if level != "stop":
                     self._reason = "signal"
                 self._tell(level)
+
+    def _ask_counts(self) -> None:
+        self._ask_due = time.monotonic() + ASK_SECONDS
+        for member in self._members:
+            member.ask()
 
     def _tell(self, level: str) -> None:
         """Pass a stop on to all processes; a signal after another stop is a hurry."""
@@ -145,9 +190,11 @@ class Fleet(Background):
     def _hear(self, member: Member) -> None:
         ending = member.ended()  # before it is heard: what it said last is there when it has ended
         for message in member.heard():
+            if "counts" in message:
+                self._tally.tell(member.number, message["counts"])
             if "ready" in message:
                 self._open()
-            else:
+            elif is_report(message):
                 self._take(member, message)
         if ending is not None:
             self._bury(member, ending)
@@ -176,6 +223,7 @@ class Fleet(Background):
     def _bury(self, member: Member, ending: str) -> None:
         """Take note of the end of a process, and have it started again unless all are to end."""
         member.bury()
+        self._tally.bury(member.number)
         if self._stopping:
             if member.report is None and member.ready:
                 logger.warning("process %d died (%s)", member.number, ending)

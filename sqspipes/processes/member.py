@@ -7,14 +7,15 @@ import math
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
 from multiprocessing import connection, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from sqspipes.processes import child
+from sqspipes.processes.printed import Printed
 
 #: A process that lived for so many seconds is started again at once.
 LONG_LIFE = 10.0
@@ -29,7 +30,7 @@ CODE_SECONDS = 1.0
 class Member:
     """One process: ``due`` is when it is to be started, ``deadline`` when it is to be killed (monotonic clock)."""
 
-    def __init__(self, number: int, domain: str, parcel: bytes) -> None:
+    def __init__(self, number: int, domain: str, parcel: bytes, printed: Printed | None = None) -> None:
         self.number = number
         self.due = 0.0 if number == 1 else math.inf
         self.deadline = math.inf
@@ -38,6 +39,10 @@ class Member:
         #: How often in a row it ended before it was ready; and whether that was for the want of a guard.
         self.stillborn = 0
         self.unguarded = False
+        #: What its broker said last, while it does not answer.
+        self.outage: str | None = None
+        self._asked = False
+        self._printed = printed
         self._name = f"sqspipes {domain} {number}"
         self._parcel = parcel
         self._process: SpawnProcess | None = None
@@ -69,15 +74,31 @@ class Member:
     def start(self) -> None:
         """Start the process: what is sent to all of a group waits until it can handle it."""
         self.due, self.deadline, self._ended = math.inf, math.inf, None
-        self.ready, self.report = False, None
+        self.ready, self.report, self._asked = False, None, False
         self._started = time.monotonic()
         self._link, end = multiprocessing.Pipe()
-        with end:
-            arguments = (end, self._parcel, self.number == 1)
+        with end, ExitStack() as writer:
+            arguments = (end, self._parcel, self.number == 1, self._divert(writer))
             self._process = multiprocessing.get_context("spawn").Process(
                 target=child.main, args=arguments, name=self._name, daemon=False
             )
             _start_blocked(self._process)
+
+    def _divert(self, writer: ExitStack) -> tuple[Connection, ...]:
+        """Return the pipe for what the process prints, if that is wanted: this side is closed when it has started."""
+        if self._printed is None:
+            return ()
+        ends = multiprocessing.Pipe(duplex=False)
+        writer.enter_context(ends[1])
+        self._printed.listen(ends[0], self._name)
+        return ends
+
+    def ask(self) -> None:
+        """Ask for its counts, unless an answer is still to come: so one that does not listen is not waited for."""
+        if self._link is not None and self.ready and not self._asked:
+            self._asked = True
+            with suppress(OSError):
+                self._link.send_bytes(json.dumps({"ask": "counts"}).encode())
 
     def tell(self, level: str, deadline: float) -> None:
         """Pass a stop on, and let the process end until ``deadline``."""
@@ -88,7 +109,7 @@ class Member:
                 self._link.send_bytes(json.dumps({"stop": level}).encode())
 
     def heard(self) -> Iterator[dict[str, Any]]:
-        """Yield what the process says, as far as it has come; remember its report."""
+        """Yield what the process says, as far as it has come; remember its report and its outage."""
         while self._link is not None:
             try:
                 if not self._link.poll():
@@ -100,8 +121,11 @@ class Member:
                 return
             if "ready" in message:
                 self.ready, self.stillborn = True, 0
-            else:
+            elif is_report(message):
                 self.report = message
+            else:
+                self._asked = False
+            self.outage = message.get("outage")
             yield message
 
     def ended(self) -> str | None:
@@ -128,7 +152,7 @@ class Member:
         if self._process is not None:
             with suppress(ValueError):
                 self._process.close()
-        self._link, self._process, self._ended = None, None, None
+        self._link, self._process, self._ended, self.outage = None, None, None, None
 
     def restart(self, *, died: bool) -> None:
         """Have it started again, after a pause if it did not live long."""
@@ -144,6 +168,11 @@ class Member:
         if self._process is not None:
             self._process.kill()
         self.deadline = math.inf
+
+
+def is_report(message: Mapping[str, Any]) -> bool:
+    """Say whether a message is the last one of its process."""
+    return "error" in message or "reason" in message
 
 
 def _start_blocked(process: SpawnProcess) -> None:

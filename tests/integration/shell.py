@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import select
 import struct
 import subprocess
@@ -72,6 +73,23 @@ class Terminal:
             assert self._read(deadline), f"{text!r} is not shown: {self.shown}"
         return self.shown
 
+    def wait_for_row(self, *cells: str) -> None:
+        """Read until the table of a live view has a row that begins with these cells."""
+        deadline = time.monotonic() + PATIENCE
+        while list(cells) not in [row[: len(cells)] for row in self.rows]:
+            assert self._read(deadline), f"{cells} is not shown: {self.screen}"
+
+    @property
+    def screen(self) -> list[str]:
+        """The lines as they stand there now, as if the terminal was as high as needed."""
+        return screen_of(self.shown)
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The rows of the last table of a live view, in words."""
+        heads = [place for place, line in enumerate(self.screen) if line.startswith("task ")]
+        return [line.split() for line in self.screen[heads[-1] + 1 :]] if heads else []
+
     def type(self, keys: str) -> None:
         """Press keys; ``\\x03`` is Ctrl-C, ``\\x04`` Ctrl-D."""
         os.write(self._master, keys.encode())
@@ -97,6 +115,25 @@ class Terminal:
             return False
         self.shown += text.decode(errors="replace")
         return bool(text)
+
+
+def screen_of(shown: str) -> list[str]:
+    """Return the lines that a terminal has after all that was sent to it: lines are cleared and written anew."""
+    lines, row, column = [""], 0, 0
+    for control, text in re.findall(r"(\x1b\[[0-9;?]*[A-Za-z]|[\r\n])|([^\x1b\r\n]+)", shown):
+        if text:
+            lines[row] = lines[row][:column].ljust(column) + text + lines[row][column + len(text) :]
+            column += len(text)
+        elif control == "\n":
+            row, column = row + 1, 0
+            lines += [""] * (row + 1 - len(lines))
+        elif control == "\r":
+            column = 0
+        elif control.endswith("A"):
+            row -= int(control[2:-1] or 1)
+        elif control.endswith("K"):
+            lines[row] = ""
+    return [line.rstrip() for line in lines]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,14 @@ def test_list_shows_clients_with_their_tasks_and_queues(shell: Shell) -> None:
     assert show.split() == ["show", "1", f"{shell.domain}--show.fifo"]
 
 
+def test_pipeline_without_a_name_has_that_of_its_class(shell: Shell) -> None:
+    shell.write(
+        "more_pipelines.py", "from sqspipes import Pipeline\n\nclass More(Pipeline):\n    steps = [print]\n"
+    )
+    assert json.loads(shell.done("list", "--json").splitlines()[0])["name"] == "More"
+    assert "print" in shell.done("status", "More")
+
+
 def test_list_is_json_on_request(shell: Shell) -> None:
     (line,) = shell.done("list", "--json").splitlines()
     found = json.loads(line)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,20 @@ class Many:
         printed = self.process.stdout.read().splitlines()
         self.process.wait()
         return printed
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The calls done of each task, as they were read last."""
+        try:
+            found: dict[str, int] = json.loads((self._folder / "counts").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):  # not yet, or being written
+            return {}
+        return found
+
+    @property
+    def shown(self) -> list[str]:
+        """The lines that were printed and shown."""
+        return (self._folder / "shown").read_text().splitlines()
 
     @property
     def log(self) -> str:
@@ -196,6 +211,78 @@ def test_processes_end_when_their_parent_is_killed(
         running.open()
         assert running.end() == []
         assert (in_flight(client, "work"), waiting(client, "work")) == (0, 18)
+
+
+# Below a live view
+
+
+def test_counts_are_those_of_all_processes(broker_arguments: Arguments, domain: str, tmp_path: Path) -> None:
+    arguments, tasks = broker_arguments("sqlite"), ("work", "last")
+    with (
+        filled(domain, arguments, *tasks),
+        many(tmp_path, domain, arguments, *tasks, shown=True, drain=True) as running,
+    ):
+        running.pids(2)
+        running.open()
+        assert running.end() == ["{'work': 20, 'last': 20}", "drained 40"]
+    printed = [line for line in running.shown if line.startswith("printed")]
+    assert sorted(printed) == sorted(f"printed {value}" for value in range(20))
+
+
+def test_counts_of_a_killed_process_are_kept(
+    broker_arguments: Arguments, domain: str, tmp_path: Path
+) -> None:
+    arguments = broker_arguments("sqlite")
+    with (
+        filled(domain, arguments, "work") as client,
+        many(tmp_path, domain, arguments, "work", shown=True, drain=True) as running,
+    ):
+        killed = running.pids(2)[1]
+        running.open(killed)
+        until(lambda: running.counts.get("work", 0) > 0)
+        told = running.counts["work"]
+        os.kill(killed, signal.SIGKILL)
+        client.put_many(range(20, 40))
+        running.pids(3)
+        until(lambda: running.counts.get("work", 0) >= told)
+        running.open()
+        counts, summary = running.end()
+    reported = int(summary.removeprefix("drained "))
+    assert int(re.sub(r"\D", "", counts)) >= reported + told
+
+
+def test_processes_work_on_while_their_parent_is_held_up(
+    broker_arguments: Arguments, domain: str, tmp_path: Path
+) -> None:
+    arguments = broker_arguments("sqlite")
+    with (
+        filled(domain, arguments, "work", values=range(200)) as client,
+        many(tmp_path, domain, arguments, "work", shown=True, drain=True) as running,
+    ):
+        running.pids(2)
+        running.process.send_signal(signal.SIGSTOP)
+        running.open()
+        until(lambda: waiting(client, "work") + in_flight(client, "work") == 0)
+        running.process.send_signal(signal.SIGCONT)
+        assert running.end() == ["{'work': 200}", "drained 200"]
+
+
+def test_processes_print_for_themselves_when_their_parent_is_killed(
+    broker_arguments: Arguments, domain: str, tmp_path: Path
+) -> None:
+    arguments = broker_arguments("sqlite")
+    with (
+        filled(domain, arguments, "work") as client,
+        many(tmp_path, domain, arguments, "work", shown=True) as running,
+    ):
+        running.pids(2)
+        running.process.kill()
+        until(lambda: in_flight(client, "work") == 2)
+        running.open()
+        printed = running.end()
+        assert sorted(printed) == sorted(f"printed {value}" for value, _ in running.notes("work"))
+        assert (in_flight(client, "work"), waiting(client, "work")) == (0, 18)
+    assert "failed, attempt" not in running.log
 
 
 def test_process_that_is_stopped_from_outside_is_started_again(

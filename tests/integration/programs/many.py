@@ -7,10 +7,12 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqspipes import RunError, TaskClient
+from sqspipes import RunError, Summary, TaskClient
+from sqspipes.asked import Asked
 
 settings = json.loads(sys.argv[1])
 folder = Path(settings["folder"])
@@ -33,6 +35,8 @@ def work(value: Any) -> Any:
         raise ValueError("no luck")
     while not (folder / "gate").exists() and not (folder / f"gate-{os.getpid()}").exists():
         threading.Event().wait(0.02)
+    if settings.get("shown"):
+        print("printed", value, flush=True)
     return value
 
 
@@ -50,9 +54,26 @@ client = TaskClient(settings["domain"], **settings["arguments"], lease=5.0)
 client.register_tasks([TASKS[name] for name in settings["tasks"]])
 
 
+def show(lines: Sequence[str]) -> None:
+    with (folder / "shown").open("a") as shown:
+        shown.writelines(f"{line}\n" for line in lines)
+
+
+def watched() -> Summary:
+    """Run as below a live view: what is printed is shown, and the counts are read all the time."""
+    asked = Asked(None, None, 0, False, None, None, None, settings.get("drain", False))
+    fleet = client._fleet(2, asked, show).start()
+    while not fleet.join(0.05):
+        (folder / "counts").write_text(json.dumps({task: each.done for task, each in fleet.by_task.items()}))
+    summary = fleet.wait()
+    print({task: each.done for task, each in fleet.by_task.items()})
+    return summary
+
+
 def run() -> None:
     try:
-        summary = client.run(processes=2, drain=settings.get("drain", False))
+        drain = settings.get("drain", False)
+        summary = watched() if settings.get("shown") else client.run(processes=2, drain=drain)
         print(summary.reason, summary.done)
     except KeyboardInterrupt:
         print("KeyboardInterrupt")
