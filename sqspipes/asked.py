@@ -42,8 +42,8 @@ class Pipe:
 
     @property
     def everything(self) -> tuple[Task, ...]:
-        """The tasks, and the output, which has a queue too."""
-        return self.tasks if self.output is None else (*self.tasks, self.output)
+        """The tasks, and the output if it has a queue of ours, too."""
+        return (*self.tasks, *(output for output in self._outputs if output.queues))
 
     @property
     def control_queue(self) -> str | None:
@@ -53,7 +53,11 @@ class Pipe:
     @property
     def reachable(self) -> dict[str, Task]:
         """What a result can go to, by name."""
-        return {task.name: task for task in self.everything}
+        return {task.name: task for task in (*self.tasks, *self._outputs)}
+
+    @property
+    def _outputs(self) -> tuple[Task, ...]:
+        return () if self.output is None else (self.output,)
 
     def named(self, name_or_index: TaskName) -> Task:
         """Return a task, by its name or its place."""

@@ -19,10 +19,11 @@ from sqspipes import letters, names, options, watching
 from sqspipes.asked import Asked, Pipe, TaskName, checked_priority
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry, QueueSpec
+from sqspipes.caller import Caller
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
 from sqspipes.letters import DeadLetter
 from sqspipes.message import Message, checked_name, encode_value
-from sqspipes.outputs import output_task, reading, taken
+from sqspipes.outputs import check_place, check_readable, output_task, reading, taken
 from sqspipes.patience import DEFAULT_SECONDS, patiently
 from sqspipes.processes import child, travel
 from sqspipes.processes.fleet import MOST_PROCESSES, Fleet
@@ -73,7 +74,8 @@ class TaskClient:
     :param control_interval: seconds, 0.1 or more, between two looks of a run at what ``pause``, ``resume`` and
         ``stop_all`` say; None for no look at all. Default the broker's own: 60 on SQS, 2 on the others.
     :param json_default: as in ``json.dumps(default=)``.
-    :param output: the name of a queue of its own for the last task's results, which ``results`` reads.
+    :param output: the name of a queue of its own for the last task's results, which ``results`` reads; on Redis also
+        ``rpush@key``, a plain list that they are pushed to as JSON.
     """
 
     def __init__(
@@ -136,7 +138,6 @@ class TaskClient:
         self._declared: set[str] = set()
         self._runs: weakref.WeakSet[Run | Fleet] = weakref.WeakSet()
         self._pid = os.getpid()
-        self.output = output
         account: dict[str, Any] = {
             "aws_key": aws_key,
             "aws_secret": aws_secret,
@@ -148,6 +149,7 @@ class TaskClient:
         self._account = account
         self._owns_broker = not isinstance(broker, Broker)
         self._broker = broker if isinstance(broker, Broker) else open_broker(_broker_url(broker), **account)
+        self.output = output
 
     # Tasks and queues
 
@@ -272,12 +274,14 @@ class TaskClient:
         """Call the source once, here and now, and hand its outputs on; ``args`` replaces the task's own."""
         first = self.get_task_by_name(0)
         source = replace(first, args=tuple(args)) if args else first
-        targets = self._pipe.everything[1:]
-        self._declare(targets)
-        engine = DirectEngine(self._broker, {task.name: task for task in targets}, DEFAULT_SECONDS)
+        check_place(self._pipe.output, self._broker)
+        self._declare(self._pipe.everything[1:])
+        targets = {name: task for name, task in self._pipe.reachable.items() if task is not first}
+        engine = DirectEngine(self._broker, targets, DEFAULT_SECONDS)
         plan = self._pipe.plan(source)
         parent = Message(uuid.uuid4().hex, None, priority=checked_priority(priority))
-        calls.hand_on(plan, Origin(), parent, plan.function(*source.args), engine)
+        with Caller() as caller:
+            calls.hand_on(plan, Origin(), parent, caller.call(plan, *source.args), engine)
 
     def call(self, value: Any, *, task: TaskName | None = None) -> list[Any]:
         """Run the whole pipe for one value in this thread, without a broker; return what the last task returned.
@@ -426,6 +430,7 @@ class TaskClient:
 
     def _checked(self, asked: Asked) -> RunPlan:
         """Check all that a run is asked for, make its queues, and return it as a plan."""
+        check_place(self._pipe.output, self._broker)
         plan = self._pipe.run_plan(asked, self._stop_timeout)
         self._declare(self._pipe.everything)
         return replace(plan, control_interval=self.control_interval)
@@ -504,7 +509,7 @@ class TaskClient:
 
     @property
     def output(self) -> str | None:
-        """The name of the queue for the last task's results; to be changed before a run."""
+        """The name of the queue, or the list, for the last task's results; to be changed before a run."""
         return None if self._pipe.output is None else self._pipe.output.name.partition("--")[2]
 
     @output.setter
@@ -513,6 +518,7 @@ class TaskClient:
             if self.is_running:
                 raise OptionError("output cannot be changed while a run goes on: stop it first")
             found = None if name is None else output_task(self.domain, name, **self._defaults)
+            check_place(found, self._broker)
             self._pipe = replace(self._pipe, output=found)
 
     def results(self, timeout: float | None = None) -> Results:
@@ -538,6 +544,7 @@ class TaskClient:
         output = self._pipe.output
         if output is None:
             raise OptionError("this client has no output: give it one, TaskClient(..., output='results')")
+        check_readable(output)
         self._declare([output])
         return output
 

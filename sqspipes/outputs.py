@@ -1,16 +1,17 @@
-"""Outputs: the queue that the last task's results wait in, for whoever reads them."""
+"""Outputs: the queue, or the list, that the last task's results wait in, for whoever reads them."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sqspipes import message as messages
-from sqspipes import names
-from sqspipes.brokers.base import Broker, Kind
-from sqspipes.errors import BrokerUnavailableError, DecodingError, NewerFormatError
+from sqspipes import names, options
+from sqspipes.brokers.base import LIST, Broker, Kind, list_key
+from sqspipes.errors import BrokerUnavailableError, DecodingError, NewerFormatError, OptionError
 from sqspipes.message import Delivery
 from sqspipes.patience import DEFAULT_SECONDS, patiently
 from sqspipes.runner.calls import Plan
@@ -23,10 +24,50 @@ AFTER_ALL = 1_000_000
 
 def output_task(domain: str, output: str, **inherited: Any) -> Task:
     """Return the task that stands for an output: results are put to it, and it is never run."""
-    names.checked_part("output", output)
     name = f"output--{output}"
+    if "@" in str(output):
+        _check_key(output)
+        return ListOutput(domain, name, index=AFTER_ALL, method=None, **inherited)
+    names.checked_part("output", output)
     names.checked_length("output", domain, name)
     return Task(domain, name, index=AFTER_ALL, method=None, **inherited)
+
+
+@dataclass(frozen=True, slots=True)
+class ListOutput(Task):
+    """An output that is a plain list, ``rpush@key``: it is pushed to, and never made, read or emptied here."""
+
+    def queue(self, level: int) -> str:
+        """Return the name by which the broker knows the list."""
+        return self.name.partition("--")[2]
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """None is ours."""
+        return ()
+
+
+def check_place(output: Task | None, broker: Broker) -> None:
+    """Refuse a list where the broker has none."""
+    if isinstance(output, ListOutput) and not broker.limits.lists:
+        allowed = "the name of a queue; rpush@key, a plain list, needs a redis:// broker"
+        raise options.refuse("output", output.queue(0), f"on {broker.url} {allowed}")
+
+
+def check_readable(output: Task) -> None:
+    """Refuse to read a list: others read it, too, and nobody gives back what they took."""
+    if isinstance(output, ListOutput):
+        queue = output.queue(0)
+        raise OptionError(
+            f"output is {queue!r}, a plain Redis list: it is read by Redis's own commands, LPOP {list_key(queue)}"
+        )
+
+
+def _check_key(output: str) -> None:
+    key = list_key(output)
+    if not (key and len(key) <= messages.LONGEST_NAME and key.isprintable()):
+        allowed = f"a name, or {LIST}key, with a key of 1 to {messages.LONGEST_NAME:,} printable characters"
+        raise options.refuse("output", output, allowed)
 
 
 def reading(task: Task, stop_timeout: float) -> RunPlan:

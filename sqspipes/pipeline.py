@@ -26,7 +26,7 @@ class Pipeline:
     """Steps and functions, declared in order; the options are those of ``TaskClient``.
 
     ``name`` is the domain, the class's own name if there is none. ``steps`` holds Steps, functions and the dicts that
-    ``register_tasks`` takes. ``output`` names a queue of its own for the last one's results.
+    ``register_tasks`` takes. ``output`` names a queue of its own for the last one's results, or a list ``rpush@key``.
     """
 
     name: str = ""

@@ -6,10 +6,13 @@ import copy
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 
 from sqspipes.errors import MissingKeyError, OptionError
+
+#: What a step may have besides ``consume``.
+HOOKS = ("setup", "teardown", "before_consume", "after_consume", "rollback")
 
 
 class StepLog(logging.LoggerAdapter):  # type: ignore[type-arg]
@@ -31,7 +34,7 @@ class Step:
 
     The keys of a task are class attributes: ``workers``, ``priorities``, ``retries``, ``lease``, ``linger`` and
     so on. ``label`` is the task's name, the class's if there is none. Each worker thread makes an instance of its
-    own.
+    own. Where ``consume`` is ``async def`` hooks may be, too, and no two calls under way share an instance.
     """
 
     label: str | None = None
@@ -41,23 +44,23 @@ class Step:
 
     _produced: list[Any]
 
-    def setup(self) -> None:
+    def setup(self) -> Awaitable[None] | None:
         """Do what an instance needs once, in its thread, before its first call: open connections."""
 
-    def teardown(self) -> None:
+    def teardown(self) -> Awaitable[None] | None:
         """Undo what ``setup`` did, in the same thread, once its run has ended."""
 
-    def before_consume(self) -> None:
+    def before_consume(self) -> Awaitable[None] | None:
         """Run before each call."""
 
     def consume(self, *args: Any) -> Any:
         """Handle one value, and ``produce``, return or yield what goes on."""
         raise NotImplementedError(f"{type(self).__name__} has no consume(self, instructions)")
 
-    def after_consume(self, instructions: Any) -> None:
+    def after_consume(self, instructions: Any) -> Awaitable[None] | None:
         """Run after each call that succeeded."""
 
-    def rollback(self, instructions: Any) -> None:
+    def rollback(self, instructions: Any) -> Awaitable[None] | None:
         """Run after the last attempt failed, before the message is a dead letter.
 
         What it produces goes on, and the message counts as handled. What it raises becomes part of the letter.
@@ -89,19 +92,35 @@ class StepCall:
     """A step as the function of a task."""
 
     def __init__(self, step: type[Step], domain: str, label: str) -> None:
-        if inspect.iscoroutinefunction(step.consume) or inspect.isasyncgenfunction(step.consume):
-            raise OptionError(f"step {label}: consume is async def: allowed is def")
         self.step = step
         self.__name__ = label
         self._domain = domain
         self._threads = threading.local()
         signature = inspect.signature(step.consume)
         self.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])
+        self._check_hooks(label)
+
+    def _check_hooks(self, label: str) -> None:
+        """Refuse hooks that nobody would await."""
+        for hook in HOOKS:
+            if inspect.iscoroutinefunction(getattr(self.step, hook)):
+                raise OptionError(f"step {label}: {hook} is async def and consume is not: allowed is def")
+
+    @property
+    def yields(self) -> bool:
+        """Whether the step yields its values."""
+        return inspect.isgeneratorfunction(self.step.consume)
 
     def __call__(self, *args: Any) -> Any:
+        return self._call_later(args) if self.yields else self._call(args)
+
+    def _call_later(self, args: tuple[Any, ...]) -> Iterator[Any]:
+        """Call it when the first value is asked for."""
+        yield from self._call(args)
+
+    def _call(self, args: tuple[Any, ...]) -> Any:
         step = self._instance()
-        if args and type(args[0]) is dict:
-            args = (Instructions(self.__name__, args[0]), *args[1:])
+        args = self._given(args)
         instructions = args[0] if args else None
         step._produced = []
         step.before_consume()
@@ -109,21 +128,21 @@ class StepCall:
         if inspect.isgenerator(result):
             return _streamed(step, result, instructions)
         step.after_consume(instructions)
-        return _outputs(step._produced, result) if step._produced else result
+        return outputs(step._produced, result) if step._produced else result
 
     @property
     def rolls_back(self) -> bool:
         """Whether the step has a rollback of its own."""
         return self.step.rollback is not Step.rollback
 
-    def rollback(self, value: Any) -> list[Any]:
+    def rollback(self, value: Any) -> list[Any] | Awaitable[list[Any]]:
         """Roll one value back; return what the step produced."""
         step = self._instance()
         step._produced = []
-        step.rollback(Instructions(self.__name__, value) if type(value) is dict else value)
+        step.rollback(*self._given((value,)))
         return step._produced
 
-    def leave(self) -> None:
+    def leave(self) -> Awaitable[None] | None:
         """Tear this thread's instance down, if it has one."""
         step, self._threads.step = getattr(self._threads, "step", None), None
         if step is not None:
@@ -131,26 +150,38 @@ class StepCall:
                 step.teardown()
             except Exception:
                 step.log.exception("teardown of step %s failed", self.__name__)
+        return None
+
+    def _given(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments as the step gets them: a dict tells what it misses."""
+        if args and type(args[0]) is dict:
+            return (Instructions(self.__name__, args[0]), *args[1:])
+        return args
 
     def _instance(self) -> Step:
         found: Step | None = getattr(self._threads, "step", None)
         if found is None:
-            found = self.step.__new__(self.step)
-            found.log = StepLog(f"sqspipes.{self._domain}.{self.__name__}")
-            found._produced = []
-            found.__init__()  # type: ignore[misc]
+            found = self._made()
             found.setup()
             self._threads.step = found
         return found
 
+    def _made(self) -> Step:
+        """Return a new instance, which is not set up."""
+        made = self.step.__new__(self.step)
+        made.log = StepLog(f"sqspipes.{self._domain}.{self.__name__}")
+        made._produced = []
+        made.__init__()  # type: ignore[misc]
+        return made
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return StepCall, (self.step, self._domain, self.__name__)
+        return type(self), (self.step, self._domain, self.__name__)
 
     def __repr__(self) -> str:
         return f"{self.step.__module__}.{self.step.__qualname__}"
 
 
-def _outputs(produced: list[Any], result: Any) -> Iterator[Any]:
+def outputs(produced: list[Any], result: Any) -> Iterator[Any]:
     """Yield what was produced, and then what was returned."""
     yield from produced
     if result is not None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from sqspipes import names, options
+from sqspipes.async_step import AsyncStepCall
 from sqspipes.errors import OptionError, SignatureError
 from sqspipes.step import Step, StepCall
 
@@ -142,8 +143,6 @@ class Task:
             raise SignatureError(f"task {self.name!r} is {kind} and has a batch: allowed is def f(values)")
         if self.is_source() and self.rate is not None:
             raise SignatureError(f"task {self.name!r} is a source and has a rate: allowed is an interval")
-        if self.is_source() and is_async(function):
-            raise SignatureError(f"task {self.name!r} is a source and async: allowed is a plain function")
         given = self.args if self.is_source() else ("value", *self.args)
         if _binds(function, given):
             return
@@ -185,8 +184,20 @@ def is_async(function: Any) -> bool:
     """Say whether a callable is ``async def``, with or without a yield."""
     while isinstance(function, partial):
         function = function.func
+    if isinstance(function, StepCall):
+        return isinstance(function, AsyncStepCall)
     both = (function, getattr(function, "__call__", None))  # noqa: B004 - an object with an async __call__ counts
     return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in both)
+
+
+def yields(function: Any) -> bool:
+    """Say whether a callable is a generator function, ``async def`` or not."""
+    while isinstance(function, partial):
+        function = function.func
+    if isinstance(function, StepCall):
+        return function.yields
+    both = (function, getattr(function, "__call__", None))  # noqa: B004 - as above
+    return any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in both)
 
 
 def _binds(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
@@ -233,7 +244,8 @@ def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mappi
         given = {"name": step.label or step.__name__, **own, **given}
     name = _checked_task_name(domain, given, index)
     if step is not None:
-        given = {**given, "method": StepCall(step, domain, name)}
+        kind = AsyncStepCall if is_async(step.consume) else StepCall
+        given = {**given, "method": kind(step, domain, name)}
     says = f"task {name!r}: "
     for key, value in given.items():
         if key not in KEYS:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator
 from typing import Any
 
 from sqspipes import message as messages
 from sqspipes.asked import Pipe
+from sqspipes.caller import Caller
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import calls, current
 from sqspipes.runner.executor import Emission
@@ -24,7 +24,7 @@ class Trial:
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
         self._clock = Clock()
-        self._plans: dict[str, calls.Plan] = {}
+        self._caller = Caller()
         self._waiting: deque[tuple[Task, Message, str]] = deque()
         self._task: Task | None = None  # the one that is being called
         self.results: list[Any] = []
@@ -32,13 +32,9 @@ class Trial:
     def run(self, task: Task, message: Message, text: str) -> list[Any]:
         """Call the tasks, breadth first, and return what came out at the end of the line; errors are raised."""
         self._waiting.append((task, message, text))
-        try:
+        with self._caller:
             while self._waiting:
                 self._call(*self._waiting.popleft())
-        finally:
-            for plan in self._plans.values():
-                if plan.step is not None:
-                    plan.step.leave()
         return self.results
 
     def _call(self, task: Task, message: Message, text: str) -> None:
@@ -47,15 +43,10 @@ class Trial:
         if task.method is None:
             self.results.append(held.message.value)
             return
-        plan = self._plans.setdefault(task.name, self._pipe.plan(task))
+        plan = self._pipe.plan(task)
         token = current.begin(held, self._clock)
         try:
-            result = _called(plan, held.message.value)
-            if plan.is_async:
-                import asyncio  # slow to import, and seldom needed
-
-                result = asyncio.run(_awaited(result))
-            calls.hand_on(plan, held, held.message, result, self)
+            calls.hand_on(plan, held, held.message, self._called(plan, held.message.value), self)
         finally:
             current.end(token)
 
@@ -65,6 +56,13 @@ class Trial:
         body = messages.encode(message, text)
         delivery = Delivery(queue, uuid.uuid4().hex, "", 1, body, message.lane, time.time())
         return Held(delivery, messages.decode(delivery), level, task.lease, self._clock.now())
+
+    def _called(self, plan: calls.Plan, value: Any) -> Any:
+        """Return what a task's function returns for a value, in a batch of one if it takes batches."""
+        if plan.task.batch is None:
+            return self._caller.call(plan, value, *plan.task.args)
+        results = self._caller.call(plan, [value], *plan.task.args)
+        return results if results is None else results[0]
 
     def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
         """Take an output to its task, or to the results."""
@@ -86,19 +84,3 @@ class Trial:
 
     def flush(self, origin: Origin) -> None:
         """Wait for nothing: what was emitted is safe here."""
-
-
-def _called(plan: calls.Plan, value: Any) -> Any:
-    """Return what a task's function returns for a value, in a batch of one if it takes batches."""
-    if plan.task.batch is None:
-        return plan.function(value, *plan.task.args)
-    results = plan.function([value], *plan.task.args)
-    return results if results is None else results[0]
-
-
-async def _awaited(made: Any) -> Any:
-    """Return what a coroutine returns, or a generator of what an async one yields."""
-    if not isinstance(made, AsyncIterator):
-        return await made
-    values = [value async for value in made]
-    return (value for value in values)

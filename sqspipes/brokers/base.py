@@ -32,6 +32,10 @@ DEDUPLICATION_SECONDS = 300.0
 MAX_RECEIVES = 50
 
 
+#: What a queue's name begins with that is none of ours: ``rpush@key`` is a plain list of the broker's server, where
+#: its limits say that it has lists. It is only sent to, and then the bodies are pushed to its end as they are.
+LIST = "rpush@"
+
 #: The largest message, in bytes, and the largest request.
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
 MESSAGE_BYTES = 1_048_576
@@ -72,6 +76,11 @@ class Entry(NamedTuple):
     def size(self) -> int:
         """The body's bytes, as limits count them."""
         return len(self.body) if self.body.isascii() else len(self.body.encode("utf-8", "surrogatepass"))
+
+
+def list_key(queue: str) -> str | None:
+    """Return the key of the plain list that a queue's name stands for, or None."""
+    return queue[len(LIST) :] if queue.startswith(LIST) else None
 
 
 # What SQS checks itself, for the brokers that have to.
@@ -133,6 +142,7 @@ class Limits:
     ``longest_answer``: seconds within which every request has answered or failed, a poll's wait and all timeouts
     included. One that takes longer is an outage, and one that takes twice as long ends the run.
     ``control_interval``: seconds between two looks of a run at its control word, where nobody says otherwise.
+    ``lists``: ``send`` takes the name of a plain list, too.
     """
 
     entries: int = 10
@@ -146,6 +156,7 @@ class Limits:
     requests_in_flight: int = 1
     longest_answer: float = 60.0
     control_interval: float = 2.0
+    lists: bool = False
 
 
 @dataclass(frozen=True, slots=True)

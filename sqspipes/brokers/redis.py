@@ -26,6 +26,7 @@ from sqspipes.brokers.base import (
     QueueSpec,
     check_count,
     check_seconds,
+    list_key,
     refusal,
 )
 from sqspipes.errors import BrokerClosedError, BrokerError, QueueMissingError
@@ -52,7 +53,9 @@ class RedisBroker(Broker):
     raises a BrokerError and stores nothing.
     """
 
-    limits = Limits(entries=32, exact=True, clean_interrupt=True, linger=0.0, requests_in_flight=2)
+    limits = Limits(
+        entries=32, exact=True, clean_interrupt=True, linger=0.0, requests_in_flight=2, lists=True
+    )
 
     def __init__(self, url: str, *, clock: Callable[[], float] | None = None) -> None:
         self._place = parse(url)
@@ -76,7 +79,7 @@ class RedisBroker(Broker):
             self._run("declare", "", *_rows(specs))
 
     def send(self, queue: str, entries: Sequence[Entry]) -> list[Answer]:
-        """Store messages, in order; an OK entry survives a crash of this process."""
+        """Store messages, in order, or push bodies to a list; an OK entry survives a crash of this process."""
         check_count("entries", len(entries), self.limits.entries)
         answers = [refusal(entry) or OK for entry in entries]
         pairs = zip(entries, answers, strict=True)
@@ -84,9 +87,12 @@ class RedisBroker(Broker):
         size = sum(entry.size for entry in parcels)
         if size > self.limits.request_bytes:
             raise BrokerError(f"the request has {size:,} bytes, allowed are {self.limits.request_bytes:,}")
-        if parcels:
+        key = list_key(queue)
+        if key is not None and parcels:
+            self._run("push", key, *_parcels(parcels))
+        elif parcels:
             self._run_on("send", queue, *_parcels(parcels))
-        else:
+        elif key is None:
             self._demand([queue])
         return answers
 
@@ -131,7 +137,7 @@ class RedisBroker(Broker):
 
     def message_bytes(self, queue: str) -> int:
         """Return the largest body, in bytes, that this queue takes."""
-        if queue not in self._known:
+        if queue not in self._known and list_key(queue) is None:
             self._demand([queue])
             self._known.add(queue)
         return self.limits.message_bytes

@@ -81,6 +81,8 @@ def _put_one(client: TaskClient, value: Any, wishes: Wishes) -> str:
 
 def _put_lines(client: TaskClient, wishes: Wishes) -> None:
     """Put the lines of standard input as they come, in constant memory."""
+    if sys.stdin.isatty():
+        click.echo("One JSON value on each line; Ctrl-D ends.", err=True)
     began = time.monotonic()
     with progress_of(sys.stdin.buffer) as progress:
         count = client.put_many(

@@ -32,7 +32,9 @@ _seconds = partial(click.option, type=float, metavar="SECONDS")
 @target_argument
 @click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=completing.tasks)
 @click.option("--workers", "-t", "--threads", type=int, metavar="N", help="Threads of each task.")
-@click.option("--output", metavar="NAME", help="Send the last task's results to a queue: sqspipes results.")
+@click.option(
+    "--output", metavar="NAME", help="Send the last task's results to a queue, or to a list: rpush@key."
+)
 @click.option("--processes", type=int, metavar="N", help="Processes, each with these workers.")
 @click.option("--drain", is_flag=True, help="End when all is through; exit code 3 if anything died.")
 @_seconds("--drain-seconds", help="Between the two looks at empty queues of --drain; on SQS 60.")

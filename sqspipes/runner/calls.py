@@ -58,29 +58,52 @@ def perform(plan: Plan, held: Held, outlet: Outlet) -> Outcome:
     return conclude(plan, held, outlet, lambda: plan.function(held.message.value, *plan.task.args))
 
 
-def conclude(plan: Plan, held: Held, outlet: Outlet, result: Callable[[], Any]) -> Outcome:
-    """Hand on what a call returns; ``result`` returns it, or raises what the call raised."""
+def conclude(
+    plan: Plan,
+    held: Held,
+    outlet: Outlet,
+    result: Callable[[], Any],
+    wait_for: Callable[[Any], Any] | None = None,
+) -> Outcome:
+    """Hand on what a call returns; ``result`` returns it, or raises what the call raised.
+
+    ``wait_for`` returns what comes of something to be awaited, where the task is async.
+    """
     try:
         hand_on(plan, held, held.message, result(), outlet)
     except Abandoned:
         raise
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too
-        return failed(plan, held, outlet, error)
+        return failed(plan, held, outlet, error, wait_for)
     return DONE
 
 
-def failed(plan: Plan, held: Held, outlet: Outlet, error: BaseException) -> Outcome:
+def failed(
+    plan: Plan,
+    held: Held,
+    outlet: Outlet,
+    error: BaseException,
+    wait_for: Callable[[Any], Any] | None = None,
+) -> Outcome:
     """Return what follows from a failed call; after the last one a step may roll it back."""
     outcome = failure(plan.task, held.failures + 1, error)
-    if outcome.death is not None and plan.step is not None and plan.step.rolls_back:
-        return _rolled_back(plan, plan.step, held, outlet, outcome)
-    return outcome
+    step = plan.step
+    if outcome.death is None or step is None or not step.rolls_back:
+        return outcome
+
+    def rollback() -> Any:
+        produced = step.rollback(as_received(held).value)
+        return produced if wait_for is None else wait_for(produced)
+
+    return _rolled_back(plan, held, outlet, outcome, rollback)
 
 
-def _rolled_back(plan: Plan, step: StepCall, held: Held, outlet: Outlet, outcome: Outcome) -> Outcome:
+def _rolled_back(
+    plan: Plan, held: Held, outlet: Outlet, outcome: Outcome, rollback: Callable[[], Any]
+) -> Outcome:
     """Let a step take back what its last attempt did: what it hands on instead saves the message."""
     try:
-        produced = step.rollback(as_received(held).value)
+        produced = rollback()
         hand_on(plan, held, held.message, (value for value in produced), outlet)
     except Abandoned:
         raise

@@ -290,7 +290,8 @@ class Dispatcher:
     def _conclude(self, held: Held, result: Callable[[], Any]) -> Outcome:
         token = current.begin(held, self._shared.leases.clock)
         try:
-            return calls.conclude(self._plan, held, self, result)
+            wait_for = self._shared.loop.wait_for if self._shared.loop is not None else None
+            return calls.conclude(self._plan, held, self, result, wait_for)
         finally:
             current.end(token)
 

@@ -138,7 +138,7 @@ class ThreadExecutor(Executor):
         perform: Callable[[Call], Sequence[Outcome]],
         engine: Engine,
         died: Callable[[str, BaseException], None],
-        leave: Callable[[], None] = lambda: None,
+        leave: Callable[[], object] = lambda: None,
     ) -> None:
         self.slots = slots
         self._name = name

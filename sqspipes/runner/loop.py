@@ -9,26 +9,37 @@ import threading
 import time
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
+from concurrent import futures
 from functools import partial
 from typing import Any
 
 from sqspipes.runner.executor import Call, Emission, Ended, Engine, Executor, Outcome, ThreadExecutor
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.overdue import BLOCKED_SECONDS
+from sqspipes.runner.settler import Abandoned
 
 logger = logging.getLogger(__name__)
 
 
 class Loop:
-    """An event loop in a thread that starts with the first call; ``died`` is told what it cannot survive."""
+    """An event loop in a thread that starts with the first call; ``died`` is told what it cannot survive.
 
-    def __init__(self, domain: str, died: Callable[[str, BaseException], None]) -> None:
+    What ``leaves`` make is run when all calls have ended.
+    """
+
+    def __init__(
+        self,
+        domain: str,
+        died: Callable[[str, BaseException], None],
+        leaves: Sequence[Callable[[], Any]] = (),
+    ) -> None:
         self._name = f"sqspipes loop {domain}"
         self._died = died
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps no hold on them
+        self._leaves = leaves
         self._closed = False
 
     def begin(self, coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
@@ -42,9 +53,36 @@ class Loop:
             loop.call_soon_threadsafe(self._begin, loop, coroutines)
 
     def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Return what a coroutine returns, to a thread that may wait for it."""
-        assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        """Return what a coroutine returns, to a thread that may wait; raises ``Abandoned`` after the ``close``."""
+        try:
+            return self._begun(coroutine).result()()
+        except (asyncio.CancelledError, futures.CancelledError):
+            if self._closed:
+                raise Abandoned from None
+            raise
+
+    def pulled(self, values: AsyncGenerator[Any, None]) -> Pulled:
+        """Return what an async generator yields, for one thread that may wait for it."""
+        return Pulled(self, values)
+
+    def leave(self, deadline: float) -> None:
+        """Run what is to run at the end, as far as it can, already now, until ``deadline`` (monotonic)."""
+        for leave in self._leaves:
+            seconds = deadline - time.monotonic()
+            if self._loop is not None and seconds > 0:
+                with contextlib.suppress(Abandoned, futures.TimeoutError, futures.CancelledError):
+                    self._begun(leave()).result(seconds)
+
+    def _begun(self, coroutine: Coroutine[Any, Any, Any]) -> futures.Future[Callable[[], Any]]:
+        caught = _caught(coroutine)
+        with self._lock, contextlib.suppress(RuntimeError):  # the loop has died, and is closed
+            if not self._closed:
+                future = asyncio.run_coroutine_threadsafe(caught, self._loop or self._started())
+                future.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled unbegun
+                return future
+        for unused in (caught, coroutine):
+            unused.close()
+        raise Abandoned
 
     def close(self, deadline: float) -> None:
         """Cancel what still runs and end, by ``deadline`` (monotonic); what cannot be cancelled is left alone."""
@@ -73,15 +111,31 @@ class Loop:
         try:
             asyncio.set_event_loop(loop)
             loop.run_forever()
-            while left := asyncio.all_tasks(loop):
-                for task in left:
-                    task.cancel()
-                loop.run_until_complete(asyncio.wait(left))
-            loop.run_until_complete(loop.shutdown_asyncgens())
+            end_tasks(loop)
+            for leave in self._leaves:
+                loop.run_until_complete(leave())
         except BaseException as error:
             self._died("event loop", error)
         finally:
             loop.close()
+
+
+class Pulled(Iterator[Any]):
+    """What an async generator on a loop yields, for one thread that may wait; ``close`` waits for its end."""
+
+    def __init__(self, loop: Loop, values: AsyncGenerator[Any, None]) -> None:
+        self._loop = loop
+        self._values = values
+
+    def __next__(self) -> Any:
+        try:
+            return self._loop.wait_for(_next(self._values))
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Have the generator run to its end."""
+        self._loop.wait_for(_closed(self._values))
 
 
 class LoopExecutor(Executor):
@@ -205,8 +259,29 @@ class LoopExecutor(Executor):
                 go_on = partial(coroutine.throw, error)
 
 
+def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what is left on a loop that has stopped, and close its async generators."""
+    while left := asyncio.all_tasks(loop):
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(left))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+async def _next(values: AsyncGenerator[Any, None]) -> Any:
+    return await values.__anext__()
+
+
 async def _closed(values: AsyncGenerator[Any, None]) -> None:
     await values.aclose()
+
+
+async def _caught(coroutine: Coroutine[Any, Any, Any]) -> Callable[[], Any]:
+    """Return a function that returns, or raises, what came of a coroutine: a SystemExit would end the loop."""
+    try:
+        return partial(_given, await coroutine)
+    except BaseException as error:
+        return partial(_raised, error)
 
 
 def _given(value: Any) -> Any:

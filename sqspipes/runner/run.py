@@ -165,11 +165,13 @@ class Run(Background):
         )
 
     def _make_loop(self) -> Loop | None:
-        if not any(plan.is_async for plan in self._plan.plans):
+        plans = [plan for plan in self._plan.plans if plan.is_async]
+        if not plans:
             return None
         from sqspipes.runner.loop import Loop  # with asyncio, which is slow to import
 
-        return Loop(self._domain, self._died)
+        leaves = [plan.step.leave for plan in plans if plan.step is not None]
+        return Loop(self._domain, self._died, leaves)
 
     def _make_source(self, plan: Plan) -> Source:
         return Source(
@@ -180,6 +182,7 @@ class Run(Background):
             ended=self._stir,
             gave_up=lambda error: self._commands.put(("raised", error)),
             died=self._died,
+            loop=self._loop if plan.is_async else None,
         )
 
     # What users do with it
@@ -336,6 +339,7 @@ class Run(Background):
         for dispatcher in self._dispatchers.values():
             dispatcher.executor.join(time.monotonic() if self._hurried else deadline)
         if self._loop is not None:
+            self._loop.leave(time.monotonic() if self._hurried else deadline)
             self._loop.close(time.monotonic() + HURRIED_SECONDS)
         if not settled:
             logger.warning("not everything could be settled in time: what is left comes back after its lease")

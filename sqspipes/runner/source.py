@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqspipes.message import Message
 from sqspipes.names import MOST_PRIORITIES
@@ -20,6 +19,10 @@ from sqspipes.runner.executor import Engine
 from sqspipes.runner.held import Origin
 from sqspipes.runner.settler import Abandoned
 from sqspipes.runner.shared import Counts
+from sqspipes.task import yields
+
+if TYPE_CHECKING:
+    from sqspipes.runner.loop import Loop
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,8 @@ class Source:
     """Calls a source once per interval, at most ``workers`` calls at a time, and emits what it returns.
 
     A generator function is iterated by one thread, one value per interval, and resumed only when its last value
-    is safe. ``ended`` is told when a thread of it ends, ``gave_up`` of the error that failed too often.
+    is safe. What is async runs on ``loop``, and the threads wait for it. ``ended`` is told when a thread of it ends,
+    ``gave_up`` of the error that failed too often.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Source:
         ended: Callable[[], None],
         gave_up: Callable[[BaseException], None],
         died: Callable[[str, BaseException], None],
+        loop: Loop | None = None,
     ) -> None:
         self.counts = Counts()
         self._plan = plan
@@ -53,6 +58,7 @@ class Source:
         self._ended = ended
         self._gave_up = gave_up
         self._died = died
+        self._loop = loop
         self._changed = threading.Condition()
         self._stopped = False
         self._paused = False
@@ -80,7 +86,7 @@ class Source:
 
     def start(self) -> None:
         """Begin to call."""
-        generates = inspect.isgeneratorfunction(self._plan.function)
+        generates = yields(self._plan.function)
         work = self._iterate if generates else self._call
         for number in range(1 if generates else self._plan.task.workers):
             name = f"sqspipes source {self._plan.task.domain} {self._plan.task.name} {number + 1}"
@@ -108,16 +114,23 @@ class Source:
             pass
         except BaseException as error:
             self._died(f"source {self._plan.task.name}", error)
+        self._leave()
         with self._changed:
             self._live -= 1
         self._ended()
+
+    def _leave(self) -> None:
+        """Tear down what a step has in this thread; on a loop its executor does."""
+        if self._plan.step is not None and self._loop is None:
+            self._plan.step.leave()
 
     def _call(self) -> None:
         """Call a function source at each tick, until it is over."""
         while self._wait_for_tick():
             try:
                 with _Running(self):
-                    result = self._plan.function(*self._plan.task.args)
+                    made = self._plan.function(*self._plan.task.args)
+                    result = made if self._loop is None else self._loop.wait_for(made)
                     self._emit(Origin(), result)
             except Abandoned:
                 raise
@@ -130,7 +143,8 @@ class Source:
     def _iterate(self) -> None:
         """Iterate over a generator source, and begin anew after an error."""
         while not self._stopped:
-            values = self._plan.function(*self._plan.task.args)
+            made = self._plan.function(*self._plan.task.args)
+            values = made if self._loop is None else self._loop.pulled(made)
             try:
                 self._iterate_once(values)
                 break

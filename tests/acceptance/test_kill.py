@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from sqspipes import TaskClient
 from tests.acceptance.support import calls, drain_of, eventually, program
 from tests.servers import Forward, Proxy, Reply, Request
+from tests.valkey import Valkey
 
 MESSAGES = 2_000
 TASKS = ("first", "second", "third")
@@ -69,3 +72,12 @@ def test_killed_process_loses_nothing_and_hands_nothing_on_twice(
 
 def test_killed_process_loses_nothing_on_sqlite(domain: str, tmp_path: Path, broker_arguments: Any) -> None:
     killed_and_restarted(domain, broker_arguments("sqlite"), tmp_path / "journal")
+
+
+def test_killed_process_pushes_each_result_to_a_list_once(
+    domain: str, tmp_path: Path, broker_arguments: Any, valkey: Valkey
+) -> None:
+    arguments = {**broker_arguments("redis"), "output": f"rpush@{domain}"}
+    killed_and_restarted(domain, arguments, tmp_path / "journal")
+    with contextlib.closing(redis.Redis.from_url(valkey.url)) as direct:
+        assert sorted(map(int, direct.lrange(domain, 0, -1))) == list(range(MESSAGES))

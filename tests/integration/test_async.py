@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sqspipes import OptionError, RunError, SignatureError, Step, TaskClient, current_message
+from sqspipes import RunError, TaskClient, current_message
 from tests.integration.support import PATIENCE, Seen, in_flight, passed, piped, run_until, until, waiting
 
 MEMORY = {"broker": "memory://"}
@@ -259,22 +259,6 @@ def test_trial_calls_async_tasks(domain: str) -> None:
 
     client = TaskClient(domain, broker="memory://").register_tasks([split, shout])
     assert client.call("a b") == ["A", "B"]
-
-
-def test_source_and_step_that_are_async_are_refused(domain: str) -> None:
-    async def source() -> int:
-        return 1
-
-    class Work(Step):
-        async def consume(self, instructions: int) -> None: ...
-
-    client = TaskClient(domain, broker="memory://").register_tasks([source])
-    with pytest.raises(
-        SignatureError, match="task 'source' is a source and async: allowed is a plain function"
-    ):
-        client.run()
-    with pytest.raises(OptionError, match="step Work: consume is async def: allowed is def"):
-        client.register_tasks([Work])
 
 
 def test_loop_that_dies_ends_the_run_with_its_name(domain: str) -> None:

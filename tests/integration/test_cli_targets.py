@@ -50,20 +50,20 @@ def test_list_is_json_on_request(shell: Shell) -> None:
     assert len(found["tasks"][0]["queues"]) == 3
 
 
-def test_broken_file_is_shown_with_its_line_and_the_others_work(shell: Shell) -> None:
-    shell.write("below/broken_pipelines.py", "import json\n\nimport not_there\n")
-    shell.write("torn_pipelines.py", "def half(:\n")
-    ended = shell.run("list")
+def test_broken_file_is_shown_with_its_line_and_the_others_work(any_shell: Shell) -> None:
+    any_shell.write("below/broken_pipelines.py", "import json\n\nimport not_there\n")
+    any_shell.write("torn_pipelines.py", "def half(:\n")
+    ended = any_shell.run("list")
     below, torn = ended.stderr.splitlines()
     assert (ended.returncode, "pipelines:numbers" in ended.stdout) == (0, True)
     assert torn.startswith("below/broken_pipelines.py cannot be imported: line 3: ModuleNotFoundError: ")
     assert below.startswith("torn_pipelines.py cannot be imported: line 1: SyntaxError: ")
-    assert shell.run("put", "numbers", "1").returncode == 0
+    assert any_shell.run("put", "numbers", "1").returncode == 0
 
 
-def test_broken_file_alone_is_an_error(shell: Shell) -> None:
-    shell.write("pipelines.py", "raise SystemExit('not like this')")
-    assert shell.refused("list") == "pipelines.py cannot be imported: line 1: SystemExit: not like this"
+def test_broken_file_alone_is_an_error(any_shell: Shell) -> None:
+    any_shell.write("pipelines.py", "raise SystemExit('not like this')")
+    assert any_shell.refused("list") == "pipelines.py cannot be imported: line 1: SystemExit: not like this"
 
 
 def test_empty_folder_gets_a_hint(shell: Shell) -> None:
@@ -97,9 +97,9 @@ def test_first_pipe_of_the_help_works(shell: Shell) -> None:
         ("classes:number", "target 'classes:number' is of type int: allowed is a TaskClient, a Pipeline"),
     ],
 )
-def test_target_that_is_none_is_an_error_in_one_line(target: str, said: str, shell: Shell) -> None:
-    shell.write("classes.py", CLASS)
-    ended = shell.run("status", target)
+def test_target_that_is_none_is_an_error_in_one_line(target: str, said: str, any_shell: Shell) -> None:
+    any_shell.write("classes.py", CLASS)
+    ended = any_shell.run("status", target)
     assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
     assert ended.stderr.startswith(f"Error: {said}")
 
@@ -172,8 +172,12 @@ def test_command_that_is_none_gets_a_hint(words: tuple[str, ...], said: str, she
     assert shell.refused(*words, code=2).startswith(f"Error: {said}")
 
 
-def test_account_that_is_missing_is_an_error_in_one_line(shell: Shell) -> None:
-    ended = shell.run("status", "numbers", SQSPIPES_BROKER="sqs://", AWS_REGION="us-west-2")
+@pytest.mark.parametrize(
+    "words",
+    [("status", "numbers"), ("put", "numbers", "1"), ("dead", "numbers", "double"), ("run", "numbers")],
+)
+def test_account_that_is_missing_is_an_error_in_one_line(words: tuple[str, ...], shell: Shell) -> None:
+    ended = shell.run(*words, SQSPIPES_BROKER="sqs://", AWS_REGION="us-west-2")
     assert (ended.returncode, len(ended.stderr.splitlines())) == (1, 1)
     assert "SQSPIPES_BROKER=sqlite:///" in ended.stderr
 

@@ -17,6 +17,7 @@
 --   PREFIX:ID:taken         hash: number -> 'receives lane', once received
 --   PREFIX:ID:try:ATTEMPT   what a receive took, in case that its answer was lost
 --   PREFIX:ORIGIN:ids:N     hash: group and id -> milliseconds since the N-th span of five minutes began
+--   PREFIX:list:KEY:ids:N   the same, of what was pushed to the list KEY, which itself is none of ours
 
 -- A full server refuses a command that may need memory, unless the script has begun to write: then it lets it end.
 -- So what frees memory in the end (all but sending) begins with a command that needs none.
@@ -50,6 +51,36 @@ end
 local function find(name)
   local row = call('HGET', prefix .. ':queues', name)
   return row and queue_of(name, row)
+end
+
+-- Returns where in ARGV the entries are whose ids are new, and what to remember of these. An id is known from its own
+-- span of five minutes and from the one before; a span that nobody asks for any more expires as a whole. ARGV from 3
+-- on: group, hash of group and id, body, of each.
+local function unknown(base)
+  local span = math.floor(now / SPAN)
+  local keys = {}
+  for i = 4, #ARGV, 3 do
+    keys[#keys + 1] = ARGV[i]
+  end
+  local recent = call('HMGET', base .. span, unpack(keys))
+  local older = call('HMGET', base .. (span - 1), unpack(keys))
+  local offset = now - span * SPAN
+  local fresh, ids, twice = {}, {}, {}
+  for i, key in ipairs(keys) do
+    if not (twice[key] or recent[i] or (older[i] and tonumber(older[i]) > offset)) then
+      twice[key] = true
+      fresh[#fresh + 1] = 3 * i
+      ids[#ids + 1] = key
+      ids[#ids + 1] = offset
+    end
+  end
+  return fresh, ids
+end
+
+local function remember(base, ids)
+  local span = math.floor(now / SPAN)
+  call('HSET', base .. span, unpack(ids))
+  call('PEXPIRE', base .. span, (span + 2) * SPAN - now)
 end
 
 -- Wakes one receive: it wakes the next one if it leaves anything. Servers hand the token over after the script.

@@ -5,31 +5,12 @@ if not queue then
   return false
 end
 
--- An id is known from its own span of five minutes and from the one before; a span that nobody asks for any more
--- expires as a whole.
-local span = math.floor(now / SPAN)
-local offset = now - span * SPAN
 local base = prefix .. ':' .. queue.origin .. ':ids:'
-local keys = {}
-for i = 4, #ARGV, 3 do
-  keys[#keys + 1] = ARGV[i]
-end
-local recent = call('HMGET', base .. span, unpack(keys))
-local older = call('HMGET', base .. (span - 1), unpack(keys))
-local fresh, ids, twice = {}, {}, {}
-for i, key in ipairs(keys) do
-  if not (twice[key] or recent[i] or (older[i] and tonumber(older[i]) > offset)) then
-    twice[key] = true
-    fresh[#fresh + 1] = 3 * i
-    ids[#ids + 1] = key
-    ids[#ids + 1] = offset
-  end
-end
+local fresh, ids = unknown(base)
 if #fresh == 0 then
   return 0
 end
-call('HSET', base .. span, unpack(ids))
-call('PEXPIRE', base .. span, 2 * SPAN - offset)
+remember(base, ids)
 
 local groups, wanted = {}, {}
 for _, at in ipairs(fresh) do
