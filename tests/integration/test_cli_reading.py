@@ -9,7 +9,9 @@ import pytest
 from tests.integration.shell import Shell
 from tests.integration.support import ROOT
 
-COMMANDS = ("list", "run", "put", "results", "status", "dead", "purge", "delete", "demo", "guide")
+COMMANDS = (
+    "list", "run", "put", "results", "status", "pause", "resume", "stop", "dead", "purge", "delete", "demo", "guide",
+)  # fmt: skip
 
 
 def named_in(text: str) -> set[str]:
