@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
+import struct
 import time
 from dataclasses import dataclass
 from urllib.parse import SplitResult
@@ -19,6 +21,10 @@ _LONGEST_ANSWER = 15.0
 
 #: Bytes of an answer's head at most.
 _LONGEST_HEAD = 65_536
+
+
+#: What a socket raises when its timeout is over: Python's own, or the kernel's.
+_SILENCES = (TimeoutError, BlockingIOError)
 
 
 class BrokenAnswerError(Exception):
@@ -60,7 +66,7 @@ class Connection:
         """
         self.reusable = self._begun = False
         if timeout != self._timeout:
-            self.sock.settimeout(timeout)
+            _set_timeout(self.sock, timeout)
             self._timeout = timeout
         taken = self._send(request)
         self._deadline = time.monotonic() + timeout + _LONGEST_ANSWER
@@ -88,8 +94,8 @@ class Connection:
             self.sock.sendall(request)
         except BrokenPipeError:
             return False
-        except TimeoutError:
-            raise
+        except _SILENCES as error:
+            raise TimeoutError("the request could not be sent in time") from error
         except (OSError, ValueError) as error:
             raise self._broken(str(error) or "not sent") from error
         return True
@@ -188,8 +194,8 @@ class Connection:
             raise TimeoutError("the answer takes too long to arrive")
         try:
             piece = self.sock.recv(_PIECE)
-        except TimeoutError:
-            raise
+        except _SILENCES as error:
+            raise TimeoutError("no answer in time") from error
         except (OSError, ValueError) as error:
             raise self._broken(str(error)) from error
         self._begun = self._begun or bool(piece)
@@ -197,6 +203,23 @@ class Connection:
 
     def _broken(self, text: str) -> BrokenAnswerError:
         return BrokenAnswerError(text, begun=self._begun)
+
+
+def _set_timeout(sock: socket.socket, seconds: float) -> None:
+    """Have the kernel end what takes longer: with Python's own timeout each piece takes two system calls.
+
+    In each the interpreter's lock goes to another thread, and this one has to wait for it. Over TLS there is no other
+    way: Python's reads again when the kernel says that the time is over.
+    """
+    if os.name != "posix" or isinstance(sock, ssl.SSLSocket):
+        sock.settimeout(seconds)
+        return
+    if sock.gettimeout() is not None:
+        sock.settimeout(None)
+    whole = int(seconds)
+    timeval = struct.pack("ll", whole, int((seconds - whole) * 1_000_000))
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        sock.setsockopt(socket.SOL_SOCKET, option, timeval)
 
 
 def connected(server: SplitResult, tls: ssl.SSLContext | None, timeout: float) -> Connection:

@@ -14,6 +14,13 @@ from botocore.utils import normalize_url_path
 _DATE = "x-amz-date"
 _TOKEN = "x-amz-security-token"
 
+#: Bytes that hashlib takes without giving up the interpreter's lock: to get it back takes longer than to hash them.
+#: https://docs.python.org/3/library/hashlib.html
+_AT_ONCE = 2_047
+
+#: Bytes from which on others may work meanwhile.
+_MANY = 65_536
+
 
 class Keys(Protocol):
     """Credentials at one moment, as botocore freezes them."""
@@ -36,7 +43,7 @@ class Signer:
         self._bare = _canonical(path, headers, ())
         self._with_token = _canonical(path, headers, (_TOKEN,))
         # One tuple, replaced as a whole: threads need no lock.
-        self._derived: tuple[str, str, bytes] = ("", "", b"")
+        self._derived: tuple[str, str, hmac.HMAC] = ("", "", hmac.new(b"", digestmod="sha256"))
 
     def signed(self, keys: Keys, body: bytes, now: float) -> str:
         """Return the header lines that make a request a signed one; ``now`` is the server's time."""
@@ -45,29 +52,42 @@ class Signer:
         if keys.token:
             token = " ".join(keys.token.split())
             before, between, after, names = self._with_token
-            canonical = f"{before}{at}{between}{token}{after}{hashlib.sha256(body).hexdigest()}"
+            canonical = f"{before}{at}{between}{token}{after}{_hashed(body)}"
             sent = f"X-Amz-Date: {at}\r\nX-Amz-Security-Token: {token}\r\n"
         else:
             before, between, after, names = self._bare
-            canonical = f"{before}{at}{after}{hashlib.sha256(body).hexdigest()}"
+            canonical = f"{before}{at}{after}{_hashed(body)}"
             sent = f"X-Amz-Date: {at}\r\n"
         scope = f"{day}/{self._scope}"
-        text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-        signature = hmac.digest(self._key(keys.secret_key, day), text.encode(), "sha256").hex()
+        text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{_hashed(canonical.encode())}"
+        mac = self._mac(keys.secret_key, day)
+        mac.update(text.encode())
         return (
             f"{sent}Authorization: AWS4-HMAC-SHA256 Credential={keys.access_key}/{scope}, "
-            f"SignedHeaders={names}, Signature={signature}\r\n"
+            f"SignedHeaders={names}, Signature={mac.hexdigest()}\r\n"
         )
 
-    def _key(self, secret: str, day: str) -> bytes:
-        known_secret, known_day, key = self._derived
+    def _mac(self, secret: str, day: str) -> hmac.HMAC:
+        """Return what makes one signature with the key of a day."""
+        known_secret, known_day, known = self._derived
         if known_secret == secret and known_day == day:
-            return key
+            return known.copy()
         key = f"AWS4{secret}".encode()
         for part in (day, self._region, self._service, "aws4_request"):
             key = hmac.digest(key, part.encode(), "sha256")
-        self._derived = (secret, day, key)
-        return key
+        mac = hmac.new(key, digestmod="sha256")
+        self._derived = (secret, day, mac)
+        return mac.copy()
+
+
+def _hashed(data: bytes) -> str:
+    """Return the hash of some bytes."""
+    if len(data) >= _MANY:
+        return hashlib.sha256(data).hexdigest()
+    found = hashlib.sha256()
+    for place in range(0, len(data), _AT_ONCE):
+        found.update(data[place : place + _AT_ONCE])
+    return found.hexdigest()
 
 
 def _canonical(path: str, headers: Mapping[str, str], more: tuple[str, ...]) -> tuple[str, str, str, str]:

@@ -340,21 +340,25 @@ class Dispatcher:
     def done(self, *ended: Ended) -> Call | None:
         """Settle calls: acknowledge, park for the next try, or bury; return one that their thread may run next."""
         called = [held for call, _ in ended for held in call.messages]
+        given_up = False
         try:
             self._send_results(called)
-        except Abandoned:
-            for call, _ in ended:
-                self.abandoned(call)
-            return None
-        try:
             self._settle_calls(ended)
+        except Abandoned:
+            given_up = True
         finally:
-            with self.lock:
-                self._calls -= len(ended)
-        self._shared.gate.leave(*called)
-        if self.stopping:
+            self._end_calls(called, len(ended))
+        if given_up or self.stopping:
             self._shared.quiet()
-        return self._fill_slots(keep_one=True)
+        return None if given_up else self._fill_slots(keep_one=True)
+
+    def _end_calls(self, called: Sequence[Held], calls: int) -> None:
+        """Count calls as over, however they ended."""
+        with self.lock:
+            self._calls -= calls
+            for held in called:
+                self._running.pop(held, None)
+        self._shared.gate.leave(*called)
 
     def _send_results(self, helds: Sequence[Held]) -> None:
         parcels = [held.result for held in helds if held.result is not None]
@@ -428,12 +432,7 @@ class Dispatcher:
 
     def abandoned(self, call: Call) -> None:
         """Note a call that ended because its run had given it up."""
-        with self.lock:
-            self._calls -= call.messages[0] in self._running  # else it was abandoned while it was settled
-            for held in call.messages:
-                self._running.pop(held, None)
-        for held in call.messages:
-            self._shared.gate.leave(held)
+        self._end_calls(call.messages, 1)
         self._shared.quiet()
 
     def _end(self, held: Held, outcome: Outcome) -> None:

@@ -21,8 +21,11 @@ SHORT_SECONDS = 0.001
 #: Seconds after which a second thread runs calls if the first has ended none.
 GLANCE_SECONDS = 0.005
 
-#: What the last call counts in the seconds that calls typically last.
+#: What the last call counts in the seconds that calls typically last, and a glance in how late it typically is.
 WEIGHT_OF_LAST = 1 / 8
+
+#: How often a short call may have to wait for the interpreter's lock: a glance that is late has waited for it once.
+WAITS = 2
 
 #: Seconds after which calls that seemed to be long are measured anew, one by one: many threads make short ones long.
 DOUBT_SECONDS = 1.0
@@ -159,6 +162,7 @@ class ThreadExecutor(Executor):
         self._typical = 0.0  # seconds of a call, the last ones counting most
         self._typical_since = 0.0  # only calls that began later count
         self._doubt_at = 0.0
+        self._late = 0.0  # seconds that a glance typically is
         self._closed = False
 
     def start(self, calls: Sequence[Call]) -> None:
@@ -188,7 +192,12 @@ class ThreadExecutor(Executor):
     @property
     def _one_will_do(self) -> bool:
         """Whether what waits is better left to the thread that is at work."""
-        return self._active > 0 and self._typical < SHORT_SECONDS and not self._closed
+        return self._active > 0 and self._short and not self._closed
+
+    @property
+    def _short(self) -> bool:
+        """Whether calls are short, as far as they do not wait for the interpreter's lock."""
+        return self._typical < SHORT_SECONDS + WAITS * self._late
 
     def _wake(self) -> None:
         """Have a thread look for calls, unless one is about to; the lock is held."""
@@ -246,7 +255,11 @@ class ThreadExecutor(Executor):
         """Glance at the calls that end, until none does or this thread is told to look for one."""
         while True:
             ended = self._ended
-            told = bed.acquire(timeout=GLANCE_SECONDS)
+            seconds = GLANCE_SECONDS + WAITS * self._late
+            due = time.monotonic() + seconds
+            told = bed.acquire(timeout=seconds)
+            if not told:
+                self._late += (time.monotonic() - due - self._late) * WEIGHT_OF_LAST
             with self._lock:
                 if self._watcher is not bed:
                     if not told:
@@ -255,7 +268,7 @@ class ThreadExecutor(Executor):
                     return
                 if self._ended == ended:
                     if self._calls:
-                        self._typical = GLANCE_SECONDS
+                        self._typical = seconds
                     self._watcher = None
                     return
 
@@ -289,9 +302,9 @@ class ThreadExecutor(Executor):
     def _timed(self, call: Call) -> Sequence[Outcome] | None:
         """Run a call and learn how long it takes; return None if its run had given it up."""
         began = time.monotonic()
-        if self._typical >= SHORT_SECONDS and began > self._doubt_at:
+        if began > self._doubt_at and not self._short:
             self._typical, self._typical_since = 0.0, began
-        if self._typical < SHORT_SECONDS:
+        if self._short:
             self._doubt_at = began + DOUBT_SECONDS
         try:
             outcomes = self._perform(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import threading
 import time
 import uuid
@@ -91,6 +92,8 @@ class Intake:
         self._resumed = threading.Event()  # replaced when it is set
         outage.on_return(self._resume)
         self._live = 0
+        # The name of each receive: a random one each time would ask the system for it.
+        self._name, self._attempts = uuid.uuid4().hex, itertools.count(1)
         self.wait = broker.limits.longest_wait  #: seconds that a poll stays open
 
     @property
@@ -168,7 +171,7 @@ class Intake:
         lower_waits = len(self._levels) > 1 and self._keeps_lower_out(level)
         wait = 0.0 if place or lower_waits or level.grouped else self.wait
         unblocked = self._dispatcher.unblocked
-        attempt, tries, first = uuid.uuid4().hex, 0, self._clock.now()
+        attempt, tries, first = f"{self._name}-{next(self._attempts)}", 0, self._clock.now()
         deliveries: list[Delivery] = []
         last = False
         while True:

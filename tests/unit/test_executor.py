@@ -212,6 +212,33 @@ def test_calls_that_only_company_makes_long_are_soon_run_by_one_thread(
     bench.executor.close()
 
 
+def test_calls_that_only_wait_for_the_interpreters_lock_are_run_by_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(executor, "DOUBT_SECONDS", 0.2)
+    crowd, over = Crowd(), threading.Event()
+
+    def keep_busy() -> None:
+        while not over.is_set():
+            pass
+
+    def work(_: str) -> None:
+        with crowd:
+            time.sleep(0)  # gives up the lock
+
+    bench = Bench(8, work)
+    busy = threading.Thread(target=keep_busy)
+    busy.start()
+    try:
+        bench.executor.start([call(str(number)) for number in range(400)])
+        bench.wait_for(400)
+    finally:
+        over.set()
+        busy.join()
+    assert sum(crowd.sizes[-100:]) < 150
+    bench.executor.close()
+
+
 def test_calls_that_are_long_alone_too_are_soon_run_by_all_threads_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

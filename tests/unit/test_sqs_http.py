@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -25,6 +28,23 @@ def ends() -> Iterator[tuple[Connection, socket.socket]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield Connection(ours), theirs
+
+
+@pytest.fixture
+def tls_ends() -> Iterator[tuple[Connection, socket.socket]]:
+    """The same over TLS."""
+    folder = Path(__file__).with_name("certificates")
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server.load_cert_chain(folder / "server.pem")
+    client.load_verify_locations(folder / "authority.pem")
+    ours, theirs = socket.socketpair()
+    accepted: list[socket.socket] = []
+    accepting = threading.Thread(target=lambda: accepted.append(server.wrap_socket(theirs, server_side=True)))
+    accepting.start()
+    with client.wrap_socket(ours, server_hostname="localhost") as encrypted:
+        accepting.join()
+        with accepted[0]:
+            yield Connection(encrypted), accepted[0]
 
 
 Ends = tuple[Connection, socket.socket]
@@ -155,6 +175,21 @@ def test_request_may_be_refused_before_it_is_read(ends: Ends) -> None:
 def test_silence_is_a_timeout(ends: Ends, answer: bytes) -> None:
     with pytest.raises(TimeoutError):
         told(ends, answer).exchange(b"?", 0.1)
+
+
+def test_silence_over_tls_is_a_timeout(tls_ends: Ends) -> None:
+    assert told(tls_ends, WHOLE).exchange(b"?", 10).body == b"hello"
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        told(tls_ends, WHOLE[:-1]).exchange(b"?", 0.5)
+    assert 0.4 < time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("kind", ["ends", "tls_ends"])
+def test_request_that_nobody_reads_is_a_timeout(request: pytest.FixtureRequest, kind: str) -> None:
+    connection, _ = request.getfixturevalue(kind)
+    with pytest.raises(TimeoutError):
+        connection.exchange(bytes(50_000_000), 0.2)
 
 
 def test_answer_that_trickles_for_too_long_is_a_timeout(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
