@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from benchmarks import measuring
+from benchmarks import measuring, valkey
 from benchmarks.measuring import Figures
 from sqspipes import TaskClient
 
@@ -130,11 +130,12 @@ BROKERS = {
     "memory": "memory://",
     "SQLite, NORMAL": "sqlite:///{file}?synchronous=NORMAL",
     "SQLite, FULL": "sqlite:///{file}?synchronous=FULL",
+    **({"Redis, everysec": measuring.REDIS} if valkey.is_installed() else {}),
 }
 
 
 def embedded(scale: Scale) -> Systems:
-    """Return a backlog on each broker that needs no server, beside a bare loop over the same broker."""
+    """Return a backlog on each broker that is not SQS, beside a bare loop over the same broker."""
 
     def beside(broker: str) -> Figures:
         messages = scale.of(1_500, 12_000)
@@ -232,8 +233,8 @@ JOBS = (
     ),
     Job(
         "embedded",
-        "A backlog of 12,000 messages on the brokers that need no server, beside a bare loop in one thread over the"
-        " same broker that receives, sends and acknowledges in full requests.",
+        "A backlog of 12,000 messages on the other brokers, beside a bare loop in one thread over the same broker,"
+        " which receives, sends and acknowledges in full requests. Redis is a Valkey server on the same machine.",
         "",
         embedded,
     ),

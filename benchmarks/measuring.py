@@ -6,11 +6,16 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.running import Responder, program, responder, until
+from benchmarks.valkey import valkey
+
+#: The URL in place of that of a server which is started for the measurement.
+REDIS = "redis://"
 
 #: Two tasks, in all programs but the idle one.
 TASKS = 2
@@ -86,12 +91,14 @@ def backlog(name: str, round_trip: float, messages: int, **options: Any) -> Figu
 
 
 def embedded(name: str, broker: str, messages: int, **options: Any) -> float:
-    """Let a program do a backlog on a broker that is no server; return message-tasks a second."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+    """Let a program do a backlog on a broker that is not SQS; return message-tasks a second."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, ExitStack() as stack:
         url = broker.format(file=Path(folder, "pipe.db").as_posix())
-        with program(name, "busy", broker=url, messages=messages, **options) as it:
-            it.go()
-            found = it.found()
+        if url == REDIS:
+            url = stack.enter_context(valkey(Path(folder)))
+        it = stack.enter_context(program(name, "busy", broker=url, messages=messages, **options))
+        it.go()
+        found = it.found()
     return float(TASKS * found["done"] / found["seconds"])
 
 
