@@ -138,7 +138,7 @@ PARTS: dict[str, tuple[Provoke, int, str, bool]] = {
     "settled": (of_part(Dispatcher, "settled"), 9, "ack ", False),
     "keeper": (of_part(Leases, "due"), 2, "keeper", False),
     "worker": (of_log, 1, "worker ", False),
-    "outcome": (of_part(Dispatcher, "_end"), 9, "worker ", False),
+    "outcome": (of_part(Dispatcher, "_settle_calls"), 9, "worker ", False),
     "source": (of_interval, 5, "source ", True),
     "no keeper": (of_thread("keeper"), 1, "run", False),
     "no receiver": (of_thread("receive"), 2, "run", False),

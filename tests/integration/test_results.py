@@ -17,6 +17,7 @@ from sqspipes import (
     current_message,
 )
 from sqspipes.brokers.base import Entry
+from sqspipes.runner import calls as runner_calls
 from tests.integration.support import (
     Seen,
     in_flight,
@@ -385,7 +386,11 @@ def test_output_may_be_sent_back_until_it_is_done(domain: str, pipe_broker: dict
             assert seen.wait(1) == [[1, "g"]]
 
 
-def test_loop_without_an_end_is_a_dead_letter_at_the_limit(domain: str) -> None:
+def test_loop_without_an_end_is_a_dead_letter_at_the_limit(
+    domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert runner_calls.MOST_HOPS == 1_000
+    monkeypatch.setattr(runner_calls, "MOST_HOPS", 50)
     calls: list[int] = []
 
     def first(value: int) -> int:
@@ -399,5 +404,5 @@ def test_loop_without_an_end_is_a_dead_letter_at_the_limit(domain: str) -> None:
         client.put(0)
         run_until(client, dead=1)
         (letter,) = client.dead_letters("back")
-    assert (letter.error_type, letter.attempts, letter.value) == ("HopLimitError", 1, 1001)
-    assert len(calls) == 1001
+    assert (letter.error_type, letter.attempts, letter.value) == ("HopLimitError", 1, 51)
+    assert len(calls) == 51
