@@ -99,7 +99,9 @@ def test_bodies_by_the_thousand_run_or_are_dead_letters_with_a_reason(
 ) -> None:
     caplog.set_level(logging.CRITICAL, "sqspipes")  # thousands of tracebacks that nobody reads
     pipe, begun = Pipe(domain, broker), time.monotonic()
-    count = {"memory": 1_000, "sqlite": 10_000, "sqs": 400}[broker_name] if chaos.full else 300
+    count = (
+        {"memory": 1_000, "sqlite": 10_000, "redis": 5_000, "sqs": 400}[broker_name] if chaos.full else 300
+    )
     pipe.client.put_many(GOOD[:20])
     taken = sent(broker, pipe.queue, drawn(bodies, count, chaos.seed))
     pipe.client.put_many(GOOD[20:40])
