@@ -27,6 +27,9 @@ WEIGHT_OF_LAST = 1 / 8
 #: How often a short call may have to wait for the interpreter's lock: a glance that is late has waited for it once.
 WAITS = 2
 
+#: Seconds by which a glance is late at most because of that lock: one that is later was held up by something else.
+MOST_LATE = 0.01
+
 #: Seconds after which calls that seemed to be long are measured anew, one by one: many threads make short ones long.
 DOUBT_SECONDS = 1.0
 
@@ -259,7 +262,8 @@ class ThreadExecutor(Executor):
             due = time.monotonic() + seconds
             told = bed.acquire(timeout=seconds)
             if not told:
-                self._late += (time.monotonic() - due - self._late) * WEIGHT_OF_LAST
+                late = min(time.monotonic() - due, MOST_LATE)
+                self._late += (late - self._late) * WEIGHT_OF_LAST
             with self._lock:
                 if self._watcher is not bed:
                     if not told:

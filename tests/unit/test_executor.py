@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -236,6 +237,33 @@ def test_calls_that_only_wait_for_the_interpreters_lock_are_run_by_one_thread(
         over.set()
         busy.join()
     assert sum(crowd.sizes[-100:]) < 150
+    bench.executor.close()
+
+
+def test_glance_that_is_an_hour_late_does_not_put_off_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go, hours = threading.Event(), threading.Event(), itertools.count()
+
+    def work(name: str) -> None:
+        time.sleep(0.0002)
+        if name == "200":
+            begun.set()
+            assert go.wait(PATIENCE)
+
+    class Stopped:
+        """The clock of a process that is stopped for an hour whenever its second thread looks at it."""
+
+        @staticmethod
+        def monotonic() -> float:
+            stopped = threading.current_thread().name.endswith("worker test 2")
+            return time.monotonic() + (3_600.0 * next(hours) if stopped else 0.0)
+
+    monkeypatch.setattr(executor, "time", Stopped)
+    bench = Bench(8, work)
+    bench.executor.start([call(str(number)) for number in range(400)])
+    assert begun.wait(PATIENCE)
+    assert len(bench.wait_for(399)) == 399
+    go.set()
+    bench.wait_for(400)
     bench.executor.close()
 
 
