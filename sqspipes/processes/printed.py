@@ -51,9 +51,8 @@ class Printed:
 
     def _pass_on(self, lines: Sequence[bytes]) -> None:
         if lines:
-            with suppress(
-                Exception
-            ):  # whatever is wrong with the screen, the process must not wait for a reader
+            # Whatever is wrong with the screen, the process must not wait for a reader.
+            with suppress(Exception):
                 self._show([line.decode(errors="replace") for line in lines])
 
 
