@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 
 from sqspipes.cli import logs
 from sqspipes.cli.options import shared
-from sqspipes.cli.targets import client_named, target_argument
+from sqspipes.cli.targets import client_named, target_argument, tasks_argument
 from sqspipes.client import TaskClient
 from sqspipes.errors import OptionError
-
-_tasks_argument = click.argument("tasks", nargs=-1, metavar="[TASK]...")
 
 
 @click.command()
 @shared
 @target_argument
-@_tasks_argument
+@tasks_argument
 def pause(target: str, tasks: tuple[str, ...]) -> None:
     """Have tasks, or all, take nothing in until they are resumed.
 
     It holds for every process on every machine, also for those that start later. What they hold already is finished.
     """
-    logs.set_up()
-    with client_named(target) as client:
-        named = _named(client, tasks)
-        client.pause(*named)
-        click.echo(f"paused: {', '.join(named)}; {_heeded(client)}")
+    _tell(target, tasks, TaskClient.pause, "paused")
 
 
 @click.command()
 @shared
 @target_argument
-@_tasks_argument
+@tasks_argument
 def resume(target: str, tasks: tuple[str, ...]) -> None:
     """Let paused tasks, or all, go on."""
-    logs.set_up()
-    with client_named(target) as client:
-        named = _named(client, tasks)
-        client.resume(*named)
-        click.echo(f"resumed: {', '.join(named)}; {_heeded(client)}")
+    _tell(target, tasks, TaskClient.resume, "resumed")
 
 
 @click.command()
@@ -54,6 +46,14 @@ def stop(target: str) -> None:
     with client_named(target) as client:
         client.stop_all()
         click.echo(f"told all to stop; {_heeded(client)}, what starts from now on runs")
+
+
+def _tell(target: str, tasks: tuple[str, ...], command: Callable[..., None], done: str) -> None:
+    logs.set_up()
+    with client_named(target) as client:
+        named = _named(client, tasks)
+        command(client, *named)
+        click.echo(f"{done}: {', '.join(named)}; {_heeded(client)}")
 
 
 def _named(client: TaskClient, tasks: tuple[str, ...]) -> list[str]:

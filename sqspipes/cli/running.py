@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from sqspipes.asked import Asked
-from sqspipes.cli import completing, logs, tables
+from sqspipes.cli import logs, tables
 from sqspipes.cli.live import show_above, shown
 from sqspipes.cli.options import shared
-from sqspipes.cli.targets import client_named, target_argument
+from sqspipes.cli.targets import client_named, target_argument, tasks_argument
 from sqspipes.client import TaskClient
 from sqspipes.processes.fleet import Fleet
 from sqspipes.runner.plan import Summary
@@ -30,7 +30,7 @@ _seconds = partial(click.option, type=float, metavar="SECONDS")
 @click.command()
 @shared
 @target_argument
-@click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=completing.tasks)
+@tasks_argument
 @click.option("--workers", "-t", "--threads", type=int, metavar="N", help="Threads of each task.")
 @click.option(
     "--output", metavar="NAME", help="Send the last task's results to a queue, or to a list: rpush@key."

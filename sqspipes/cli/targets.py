@@ -11,6 +11,7 @@ from sqspipes.cli import completing, find
 from sqspipes.client import TaskClient
 
 target_argument = click.argument("target", shell_complete=completing.targets)
+tasks_argument = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=completing.tasks)
 
 
 def client_named(target: str) -> TaskClient:

@@ -44,7 +44,10 @@ def test_targets_are_offered_in(name: str, shell: Shell) -> None:
     assert names(shell, "run", "", of=name) == ["more", "numbers"]
 
 
-@pytest.mark.parametrize("command", ["run", "put", "push", "results", "status", "dead", "purge", "delete"])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "put", "push", "results", "status", "pause", "resume", "stop", "dead", "purge", "delete"],
+)
 def test_every_command_with_a_target_completes_it(command: str, shell: Shell) -> None:
     shell.write("below/more_pipelines.py", MORE)
     assert names(shell, command, "nu") == ["numbers"]
@@ -60,6 +63,8 @@ def test_every_command_with_a_target_completes_it(command: str, shell: Shell) ->
         (("run", "more", ""), ["First", "second"]),
         (("run", "below.more_pipelines:More", ""), ["First", "second"]),
         (("run", "nothing", ""), []),
+        (("pause", "numbers", ""), ["double", "show"]),
+        (("resume", "numbers", "double", ""), ["show"]),
         (("dead", "numbers", "d"), ["double"]),
         (("put", "numbers", "--task", ""), ["double", "show"]),
         (("put", "numbers", ""), []),
