@@ -75,10 +75,20 @@ def test_signature_is_botocores(seed: int) -> None:
         assert ("X-Amz-Security-Token" in ours) == bool(case.keys.token)
 
 
+def a_signer() -> Signer:
+    return Signer("/", {"host": "h"}, "us-east-1", "sqs")
+
+
 @pytest.mark.parametrize("others", [("x", "new", 0.9), ("x", "secret", 86_400.0)])
 def test_key_is_derived_anew_for_another_secret_and_another_day(others: tuple[str, str, float]) -> None:
     key, secret, now = others
-    used = Signer("/", {"host": "h"}, "us-east-1", "sqs")
+    used = a_signer()
     used.signed(Credentials("x", "secret"), b"", 0.0)
-    fresh = Signer("/", {"host": "h"}, "us-east-1", "sqs")
+    fresh = a_signer()
     assert used.signed(Credentials(key, secret), b"", now) == fresh.signed(Credentials(key, secret), b"", now)
+
+
+def test_one_signature_leaves_no_trace_in_the_next() -> None:
+    keys, used = Credentials("x", "secret"), a_signer()
+    fresh = [a_signer().signed(keys, body, 0.0) for body in (b"one", b"two", b"one")]
+    assert [used.signed(keys, body, 0.0) for body in (b"one", b"two", b"one")] == fresh
