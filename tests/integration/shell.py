@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from sqspipes import TaskClient
+from tests.integration.support import until
 
 #: Seconds after which a command that should have ended, or said something, fails its test.
 PATIENCE = 30.0
@@ -92,6 +95,10 @@ class Terminal:
 
     def type(self, keys: str) -> None:
         """Press keys; ``\\x03`` is Ctrl-C, ``\\x04`` Ctrl-D."""
+        if "\x03" in keys:
+            # Python does not notice a signal that comes between the prompt and the read, until there is something
+            # to read.
+            until(lambda: psutil.Process(self._process.pid).status() == psutil.STATUS_SLEEPING)
         os.write(self._master, keys.encode())
 
     def end(self) -> int:
