@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import pytest
@@ -70,10 +72,11 @@ def end(pipe: Pipe, survivors: int) -> None:
 class Victim(Protocol):
     """A process that is going to die at its point."""
 
+    point: Sequence[str]
     worker: Worker
 
-    def dead(self) -> None:
-        """Wait for its death."""
+    def dead(self, seconds: float) -> bool:
+        """Wait so long for its death; say whether it came."""
         ...
 
     def let_go(self, when: str) -> None:
@@ -88,9 +91,13 @@ class Suicide:
         self.point = point
         self.worker = pipe.fleet.start("dying.py", point=point, spared=spared, **settings)
 
-    def dead(self) -> None:
-        code = self.worker.process.wait(SOON)
+    def dead(self, seconds: float) -> bool:
+        try:
+            code = self.worker.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
         assert code == -signal.SIGKILL, f"{self.point}: {self.worker.log[-3000:]}"
+        return True
 
     def let_go(self, when: str) -> None:
         """It left nothing."""
@@ -133,9 +140,11 @@ class Frozen:
         with self._lock:
             return next(self._passes) == 0
 
-    def dead(self) -> None:
-        assert self._caught.wait(SOON), f"{self.point}: {self.worker.log[-3000:]}"
+    def dead(self, seconds: float) -> bool:
+        if not self._caught.wait(seconds):
+            return False
         self.let_go("at once")
+        return True
 
     def let_go(self, when: str) -> None:
         if when == self.release:
@@ -160,11 +169,23 @@ def rounds(chaos: Chaos, points: list[tuple[str, ...]]) -> Iterator[list[tuple[s
         yield points[start : start + size]
 
 
+def dead_or_fed(pipe: Pipe, victim: Victim) -> bool:
+    """Wait for a death, and give more work if it does not come: others may have done all before this one began."""
+    if victim.dead(SOON / 6):
+        return True
+    pipe.ledger.feed(groups=20, each=5)
+    return False
+
+
+def said(victim: Victim) -> str:
+    return f"{victim.point} was not passed: {victim.worker.log[-3000:]}"
+
+
 def die_and_settle(pipe: Pipe, victims: Sequence[Victim]) -> float:
     """Give the victims work, and others what they left; return the seconds that it took these."""
     pipe.ledger.feed(groups=20, each=5)
     for victim in victims:
-        victim.dead()
+        wait_for(partial(dead_or_fed, pipe, victim), SOON, partial(said, victim))
     halfway = pipe.ledger.done() + (pipe.ledger.messages - pipe.ledger.done()) / 2
     for _ in range(2):
         pipe.fleet.start("dying.py")
