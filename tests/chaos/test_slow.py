@@ -118,7 +118,7 @@ def test_process_that_stood_still_changes_nothing_when_it_goes_on(
     since = frozen(sleeper, tmp_path / "pipe.db")
     held = next(group for task, group, _ in pipe.ledger.calls() if task == "two")
     # When the sleeper goes on, one of its messages is being worked on, and all others are done.
-    other = pipe.fleet.start(tasks=["two"], slow={held: leases * LEASE})
+    other = pipe.fleet.start(tasks=["two"], slow={held: (leases + 2) * LEASE})
     wait_for_calls(pipe, other, 1, held)
     wait_for(lambda: waiting_for_two(pipe) == 2, 60, lambda: f"{waiting_for_two(pipe)} left")
     wait_until(since + leases * LEASE)
