@@ -34,6 +34,7 @@ def test_sigterm_under_load_lets_no_message_wait_for_a_lease(
     chaos.settled("6 stop: SIGTERM under load", broker_name, pipe, faults=rounds, seconds=seconds)
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(240)
 @BROKERS
 def test_second_sigterm_ends_the_process_within_a_second(
