@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,9 @@ from sqspipes import TaskClient
 OURS = "sqspipes"
 LOOP = "expert's loop"
 PROGRAMS = {OURS: "ours", LOOP: "loop"}
+
+#: What is added to the name of a system whose process is bound to one core.
+ONE_CORE = ", one core"
 
 Systems = Mapping[str, Callable[[], Figures]]
 
@@ -60,10 +64,21 @@ def both(measure: Callable[..., Figures], **options: Any) -> Systems:
 
 
 def busy(round_trip: float) -> Callable[[Scale], Systems]:
-    """Return a backlog at a round trip."""
-    return lambda scale: both(
-        measuring.backlog, round_trip=round_trip, messages=scale.of(2_500, 12_000), workers=16
-    )
+    """Return a backlog at a round trip, and the same in processes that are bound to one core."""
+
+    def systems(scale: Scale) -> Systems:
+        sizes: dict[str, Any] = {
+            "messages": scale.of(2_500, 12_000),
+            "round_trip": round_trip,
+            "workers": 16,
+        }
+        found = dict(both(measuring.backlog, **sizes))
+        if hasattr(os, "sched_setaffinity") and not scale.quick:
+            bound = both(measuring.backlog, one_core=True, **sizes)
+            found |= {f"{system}{ONE_CORE}": measure for system, measure in bound.items()}
+        return found
+
+    return systems
 
 
 def one_worker(scale: Scale) -> Systems:
@@ -180,7 +195,8 @@ JOBS = (
     Job(
         "busy",
         "A backlog of 12,000 messages goes through two tasks with 16 workers each: one finds a word's vowels, one"
-        " counts them and writes a line to a file. Every message is a group of its own, every answer takes 10 ms.",
+        " counts them and writes a line to a file. Every message is a group of its own, every answer takes 10 ms."
+        " *One core*: the process is bound to one.",
         LOOP,
         busy(0.01),
     ),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import charts, measuring
-from benchmarks.jobs import JOBS, OURS
+from benchmarks.jobs import JOBS, ONE_CORE, OURS
 from benchmarks.running import ROOT
 from benchmarks.tables import Found, table
 
@@ -70,6 +70,7 @@ def _charts(jobs: dict[str, Found]) -> dict[str, str]:
     if busy:
         values = {system: figures[measuring.ITEMS] for system, figures in busy.items()}
         made["items"] = charts.bars("Messages a second through two tasks, 10 ms to the server", values, OURS)
+        busy = {system: figures for system, figures in busy.items() if not system.endswith(ONE_CORE)}
         values = {system: figures[measuring.REQUESTS] for system, figures in busy.items()}
         made["requests"] = charts.bars("Requests per message and task, busy", values, OURS)
         found = {

@@ -132,7 +132,10 @@ def go(**told: Any) -> Callable[[], dict[str, float]]:
 
 
 def main(*functions: Callable[..., None]) -> None:
-    """Call one of the functions as the command line says."""
-    {function.__name__: function for function in functions}[sys.argv[1]](**json.loads(sys.argv[2]))
+    """Call one of the functions as the command line says; with ``one_core`` all threads share the last core."""
+    options = json.loads(sys.argv[2])
+    if options.pop("one_core", False):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    {function.__name__: function for function in functions}[sys.argv[1]](**options)
     # Last deletes may be under way: whoever started this program ends it.
     sys.stdin.read()
