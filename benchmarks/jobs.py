@@ -256,8 +256,8 @@ JOBS = (
     ),
     Job(
         "waiting",
-        "5,000 messages on SQLite with synchronous=FULL while many more wait behind them: cost does not grow with"
-        " the backlog.",
+        "5,000 messages on SQLite with synchronous=FULL while many more wait behind them, each a group of its own or"
+        " all in 100 groups.",
         "1,000 waiting",
         waiting,
         slow=True,
