@@ -17,13 +17,15 @@ HELD = "SELECT seq, lane, receives FROM flight WHERE seq IN ({marks}) AND +queue
 #: Entries of a request: a commit for 32 costs less than twice that of one for ten.
 MOST_ENTRIES = 32
 
-# Of a group what one receive took is in flight, so always some of its first messages.
+# Of a group what one receive took is in flight, so always some of its first messages. The first one is found before
+# anything is asked of it: else SQLite would ask that of every message of the group.
 UNBLOCK = f"""
 INSERT OR IGNORE INTO ready(queue, seq, lane)
-SELECT queue, seq, lane FROM message WHERE queue=:queue AND lane=:lane AND NOT EXISTS(
+SELECT queue, seq, lane FROM (
+    SELECT queue, seq, lane FROM message WHERE queue=:queue AND lane=:lane ORDER BY seq LIMIT 1) first
+WHERE NOT EXISTS(
     SELECT 1 FROM (SELECT seq FROM message WHERE queue=:queue AND lane=:lane ORDER BY seq LIMIT {MOST_ENTRIES}) m
-    CROSS JOIN flight f ON f.seq=m.seq WHERE f.lease IS NOT NULL)
-ORDER BY seq LIMIT 1"""
+    CROSS JOIN flight f ON f.seq=m.seq WHERE f.lease IS NOT NULL)"""
 
 #: A receipt as the tables know it: a message, and which of its receives; None is no receipt of this file.
 Mark = tuple[int, int] | None

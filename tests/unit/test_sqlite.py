@@ -318,10 +318,33 @@ def test_statement_reads_by_key_however_much_is_stored(
     with contextlib.closing(sqlite3.connect(tmp_path / "pipe.db")) as database:
         plan = [str(row[3]) for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", given)]
     # The sweep reads the oldest few rows, in order of their key; all else is what the statement itself made.
-    made = ("SCAN h", "SCAN m", "SCAN given", "SCAN 2 CONSTANT ROWS", "SCAN seen")
+    made = ("SCAN h", "SCAN m", "SCAN first", "SCAN given", "SCAN 2 CONSTANT ROWS", "SCAN seen")
     assert [step for step in plan if "TEMP" in step or ("SCAN" in step and step not in made)] == []
     found = [step.removeprefix("SEARCH ").removesuffix(" LEFT-JOIN") for step in plan if "SEARCH" in step]
     assert found == searches
+
+
+def test_group_in_flight_takes_as_many_steps_however_much_of_it_waits(
+    broker: SqliteBroker, tmp_path: Path
+) -> None:
+    def steps() -> int:
+        """Count what SQLite does to look whether the group is to be handed out."""
+        counted: list[None] = []
+        with contextlib.closing(sqlite3.connect(tmp_path / "pipe.db", isolation_level=None)) as database:
+            ((lane,),) = database.execute("SELECT DISTINCT lane FROM message").fetchall()
+            database.set_progress_handler(lambda: counted.append(None), 1)
+            database.execute("BEGIN")
+            assert database.execute(flight.UNBLOCK, {"queue": 1, "lane": lane}).rowcount < 1
+            database.execute("ROLLBACK")
+        return len(counted)
+
+    _put(broker, *(f"first-{number}" for number in range(32)), group="one")
+    (held,) = _take(broker, 1)
+    few = steps()
+    for more in range(20):
+        _put(broker, *(f"{more}-{number}" for number in range(32)), group="one")
+    assert steps() <= few + 10
+    assert broker.ack("q", [held.receipt]) == [OK]
 
 
 def test_id_is_forgotten_after_five_minutes(url: str, open_url: Callable[..., SqliteBroker]) -> None:
