@@ -66,6 +66,12 @@ def systems_of(job: Job, options: argparse.Namespace) -> Systems:
     return systems
 
 
+def again(job: Job, options: argparse.Namespace) -> list[str]:
+    """Return the arguments that do this job alone, as it was done."""
+    flags = [f"--{name}" for name in ("full", "peers") if getattr(options, name)]
+    return ["--only", job.name, *flags, "--write", "--runs", str(options.runs)]
+
+
 def main(arguments: Sequence[str]) -> int:
     """Do the jobs, print what was found, write it if asked to."""
     options = parsed(arguments)
@@ -80,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         else:
             print(f"{job.name}\n\n{textwrap.fill(job.about, 100)}\n\n{table(found)}\n", flush=True)
         if options.write:
-            page.write(page.keep(job.name, found, arguments, runs))
+            page.write(page.keep(job.name, found, again(job, options), runs))
     print(f"{time.monotonic() - begun:.0f} s")
     return 0
 

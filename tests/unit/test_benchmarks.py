@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.__main__ import main
+from benchmarks import page
+from benchmarks.__main__ import again, chosen, main, parsed
 from benchmarks.charts import bars, lines
 from benchmarks.programs.work import Sink
 from benchmarks.responder.counters import BURST, Quota
@@ -134,6 +135,15 @@ def test_tables_and_charts_have_every_figure() -> None:
     assert ratios(found, "loop") == ["sqspipes / loop: items/s 4.00x"]
     assert "2,000" in bars("Items", {"sqspipes": 2000.0, "loop": 500.0}, "sqspipes")
     assert "polyline" in lines("Times", "linger", ["0", "1"], {"hop": [1.0, 100.0]})
+
+
+def test_each_job_is_kept_with_the_command_that_does_it_alone() -> None:
+    options = parsed(["--only", "busy", "--only", "idle pipe", "--full", "--write", "--runs", "3"])
+    kept = [page.command(again(job, options)) for job in chosen(options)]
+    assert kept == [
+        "tox -e bench -- --only busy --full --write --runs 3",
+        "tox -e bench -- --only 'idle pipe' --full --write --runs 3",
+    ]
 
 
 def test_a_quick_run_prints_ratios(capsys: pytest.CaptureFixture[str]) -> None:
