@@ -161,6 +161,26 @@ def embedded(scale: Scale) -> Systems:
     return {name: partial(beside, broker) for name, broker in BROKERS.items()}
 
 
+def waking(scale: Scale) -> Systems:
+    """Return messages of which each finds the pipe idle, on each broker that is not SQS."""
+    sizes: dict[str, Any] = {"messages": scale.of(8, 75), "rate": 5.0}
+    return {name: partial(measuring.waking, broker, **sizes) for name, broker in BROKERS.items()}
+
+
+def waiting_on_sqs(scale: Scale) -> Systems:
+    """Return messages done while many more wait behind them on SQS."""
+    return {
+        f"{more:,} waiting": partial(measuring.behind, 12_000, more, workers=16) for more in (1_000, 100_000)
+    }
+
+
+def joining(scale: Scale) -> Systems:
+    """Return slow messages, of which a second process takes its share from when it comes."""
+    messages, workers, later = 200, 4, 10.0
+    ideal = {measuring.SECONDS: later + (messages - workers * later) / workers / 2}
+    return {"ideal": lambda: ideal, OURS: partial(measuring.joined, messages, workers, later)}
+
+
 def waiting(scale: Scale) -> Systems:
     """Return messages done while many more wait behind them."""
 
@@ -233,6 +253,14 @@ JOBS = (
         slow_tasks,
     ),
     Job(
+        "second process",
+        "200 messages of one second, all waiting; one process with 4 workers begins, and a second one comes 10 s"
+        " later.",
+        "ideal",
+        joining,
+        slow=True,
+    ),
+    Job(
         "quota",
         "300 requests a second for each queue and action, as a FIFO queue has without high throughput, and a backlog"
         " of 30,000 messages; measured from 40 to 90 % of the way.",
@@ -253,6 +281,21 @@ JOBS = (
         " which receives, sends and acknowledges in full requests. Redis is a Valkey server on the same machine.",
         "",
         embedded,
+    ),
+    Job(
+        "embedded and idle",
+        "Five messages a second on the other brokers, so that each finds the pipe idle; another process puts them,"
+        " except in memory.",
+        "",
+        waking,
+        slow=True,
+    ),
+    Job(
+        "waiting on SQS",
+        "12,000 messages at 10 ms with 16 workers a task while many more wait behind them, each a group of its own.",
+        "1,000 waiting",
+        waiting_on_sqs,
+        slow=True,
     ),
     Job(
         "waiting",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ TASKS = 2
 DOLLARS_PER_MILLION_REQUESTS = 0.50
 
 ITEMS = "items/s"
+SECONDS = "seconds"
 REQUESTS = "requests per message and task"
 CPU = "CPU s per 1,000 message-tasks"
 DOLLARS = "$ per million messages and task"
@@ -92,14 +94,18 @@ def backlog(name: str, round_trip: float, messages: int, **options: Any) -> Figu
 
 def embedded(name: str, broker: str, messages: int, **options: Any) -> float:
     """Let a program do a backlog on a broker that is not SQS; return message-tasks a second."""
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, ExitStack() as stack:
-        url = broker.format(file=Path(folder, "pipe.db").as_posix())
-        if url == REDIS:
-            url = stack.enter_context(valkey(Path(folder)))
-        it = stack.enter_context(program(name, "busy", broker=url, messages=messages, **options))
+    with _url(broker) as url, program(name, "busy", broker=url, messages=messages, **options) as it:
         it.go()
         found = it.found()
     return float(TASKS * found["done"] / found["seconds"])
+
+
+@contextmanager
+def _url(broker: str) -> Iterator[str]:
+    """Give a broker's URL its file, or its server."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder, ExitStack() as stack:
+        url = broker.format(file=Path(folder, "pipe.db").as_posix())
+        yield stack.enter_context(valkey(Path(folder))) if url == REDIS else url
 
 
 def flow(name: str, messages: int, rate: float, round_trip: float = 0.01, **options: Any) -> Figures:
@@ -118,6 +124,22 @@ def flow(name: str, messages: int, rate: float, round_trip: float = 0.01, **opti
         found = it.found()
         total = requests(settled(server), it.told["first"])
     return {**per_task(total, messages), **latencies(found), CPU: found["cpu"] / messages / TASKS * 1000}
+
+
+def waking(broker: str, messages: int, rate: float) -> Figures:
+    """Let a program do what is put at a rate on a broker that is not SQS: by another process, if the broker can."""
+    with _url(broker) as url, ExitStack() as stack:
+        sizes: dict[str, Any] = {"broker": url, "messages": messages}
+        if url.startswith("memory"):
+            ready = [stack.enter_context(program("ours", "serve", workers=16, rate=rate, **sizes))]
+        else:
+            ready = [
+                stack.enter_context(program("ours", "serve", workers=16, **sizes)),
+                stack.enter_context(program("ours", "feed", rate=rate, **sizes)),
+            ]
+        for it in ready:
+            it.go()
+        return latencies(ready[0].found())
 
 
 def _polled(server: Responder) -> int:
@@ -197,6 +219,37 @@ def idle(seconds: float, settle: float, priorities: int) -> Figures:
         "requests per minute and queue": total / it.told["queues"] / found["seconds"] * 60,
         "% of a core": 100 * found["cpu"] / found["seconds"],
     }
+
+
+def behind(messages: int, more: int, round_trip: float = 0.01, **options: Any) -> Figures:
+    """Let a program do a backlog while more waits behind it; the first task may be ahead of the second."""
+    work = TASKS * messages
+    with (
+        responder() as server,
+        program("ours", "busy", server, messages=messages, behind=more, **options) as it,
+    ):
+        server.reset(round_trip)
+        it.go()
+        samples = sampled(server, work)
+    begin, end = next(one for one in samples if one.done >= work // 10), samples[-1]
+    return {"message-tasks/s": (end.done - begin.done) / (end.at - begin.at)}
+
+
+def joined(messages: int, workers: int, later: float) -> Figures:
+    """Let a process do messages of one second, and another help that comes later."""
+    options: dict[str, Any] = {"workers": workers, "seconds": 1.0}
+    with (
+        responder() as server,
+        program("ours", "joining", server, messages=messages, **options) as first,
+        program("ours", "joining", server, **options) as second,
+    ):
+        server.reset(0.01)
+        begun = time.monotonic()
+        first.go()
+        threading.Event().wait(later)
+        second.go()
+        end = sampled(server, messages)[-1]
+    return {SECONDS: end.at - begun}
 
 
 def several(messages: int, seconds: float, processes: int) -> Figures:

@@ -47,8 +47,17 @@ def busy(
     work.tell({"done": sink.wait(), **spent()})
 
 
-def serve(messages: int, workers: int = 0, options: dict[str, Any] | None = None) -> None:
-    """Note when messages come, until so many have come; ``workers`` 0 leaves that to the defaults."""
+def serve(
+    messages: int,
+    workers: int = 0,
+    broker: str = "sqs://",
+    rate: float = 0.0,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Note when messages come, until so many have come.
+
+    ``workers`` 0 leaves that to the defaults. ``rate`` 0 means that another process puts them; else this one does.
+    """
     times = work.Times(messages)
 
     def vowels(value: float) -> list[float]:
@@ -58,15 +67,17 @@ def serve(messages: int, workers: int = 0, options: dict[str, Any] | None = None
         times.hopped(*pair)
 
     keys = {"workers": workers} if workers else {}
-    client = piped("sqs://", vowels, count, options, **keys)
+    client = piped(broker, vowels, count, options, **keys)
     spent = work.go(first=client.queue_names[0])
     client.start()
+    if rate:
+        work.at_a_rate(client.put, rate, messages)
     work.tell({**times.wait(), **spent()})
 
 
-def feed(messages: int, rate: float) -> None:
+def feed(messages: int, rate: float, broker: str = "sqs://") -> None:
     """Put messages at a rate, one at a time."""
-    client = piped("sqs://", work.vowels, work.count, None)
+    client = piped(broker, work.vowels, work.count, None)
     client.put(0)
     work.go()
     work.at_a_rate(client.put, rate, messages)
@@ -95,6 +106,16 @@ def idle(seconds: float, settle: float, priorities: int = 1) -> None:
     work.tell(spent())
 
 
+def joining(workers: int, seconds: float, messages: int = 0) -> None:
+    """Do slow messages with whoever does them too; ``messages`` are put before, by one of these."""
+    client = TaskClient("bench", broker="sqs://")
+    client.register_tasks([{"method": work.nap, "workers": workers}])
+    client.create_queues()
+    client.put_many([seconds] * messages)
+    work.go()
+    client.start()
+
+
 def burning(messages: int, seconds: float, processes: int) -> None:
     """Do a backlog of work for the CPU in several processes."""
     client = TaskClient("bench", broker="sqs://")
@@ -107,4 +128,4 @@ def burning(messages: int, seconds: float, processes: int) -> None:
 
 
 if __name__ == "__main__":
-    work.main(busy, serve, feed, fill, idle, burning)
+    work.main(busy, serve, feed, fill, idle, joining, burning)

@@ -38,6 +38,11 @@ def count(pair: list[str], seconds: float = 0.0) -> tuple[str, int]:
     return pair[0], len(pair[1])
 
 
+def nap(seconds: float) -> None:
+    """Take so many seconds, and no CPU."""
+    time.sleep(seconds)  # the work itself
+
+
 def burn(seconds: float) -> None:
     """Keep a core busy for so many seconds of its time."""
     until = time.thread_time() + seconds
