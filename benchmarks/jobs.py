@@ -156,7 +156,7 @@ def embedded(scale: Scale) -> Systems:
         messages = scale.of(1_500, 12_000)
         ours = measuring.embedded("ours", broker, messages, workers=16)
         bare = measuring.embedded("bare", broker, messages)
-        return {"message-tasks/s": ours, "a bare loop": bare, measuring.SHARE: ours / bare}
+        return {measuring.MESSAGE_TASKS: ours, "a bare loop": bare, measuring.SHARE: ours / bare}
 
     return {name: partial(beside, broker) for name, broker in BROKERS.items()}
 
@@ -187,7 +187,7 @@ def waiting(scale: Scale) -> Systems:
     def behind(more: int, groups: int) -> Figures:
         options = {"workers": 16, "behind": more, "groups": groups}
         rate = measuring.embedded("ours", BROKERS["SQLite, FULL"], 5_000, **options)
-        return {"message-tasks/s": rate}
+        return {measuring.MESSAGE_TASKS: rate}
 
     sizes = (1_000, 100_000, *([1_000_000] if scale.full else ()))
     return {

@@ -26,6 +26,7 @@ DOLLARS_PER_MILLION_REQUESTS = 0.50
 
 ITEMS = "items/s"
 SECONDS = "seconds"
+MESSAGE_TASKS = "message-tasks/s"
 REQUESTS = "requests per message and task"
 CPU = "CPU s per 1,000 message-tasks"
 DOLLARS = "$ per million messages and task"
@@ -191,16 +192,26 @@ def sampled(server: Responder, enough: int) -> list[Sample]:
     return samples
 
 
+def stretch(server: Responder, begin: int, end: int) -> tuple[Sample, Sample]:
+    """Wait until ``end`` messages have been deleted; return the counts then, and those from when ``begin`` were."""
+    samples = sampled(server, end)
+    return next(one for one in samples if one.done >= begin), samples[-1]
+
+
+def pace(begin: Sample, end: Sample) -> float:
+    """Return messages a second from one moment to another."""
+    return (end.done - begin.done) / (end.at - begin.at)
+
+
 def limited(name: str, messages: int, quota: float, round_trip: float = 0.01, **options: Any) -> Figures:
     """Let a program do a backlog under a quota; leave out the begin, in which it learns the rate, and the end."""
     work = TASKS * messages
     with responder() as server, program(name, "busy", server, messages=messages, **options) as it:
         server.reset(round_trip, quota)
         it.go()
-        samples = sampled(server, work * 9 // 10)
-    begin, end = next(one for one in samples if one.done >= work * 4 // 10), samples[-1]
+        begin, end = stretch(server, work * 4 // 10, work * 9 // 10)
     return {
-        PER_TASK: (end.done - begin.done) / TASKS / (end.at - begin.at),
+        PER_TASK: pace(begin, end) / TASKS,
         "throttled, % of requests": 100 * (end.throttled - begin.throttled) / (end.requests - begin.requests),
     }
 
@@ -230,9 +241,7 @@ def behind(messages: int, more: int, round_trip: float = 0.01, **options: Any) -
     ):
         server.reset(round_trip)
         it.go()
-        samples = sampled(server, work)
-    begin, end = next(one for one in samples if one.done >= work // 10), samples[-1]
-    return {"message-tasks/s": (end.done - begin.done) / (end.at - begin.at)}
+        return {MESSAGE_TASKS: pace(*stretch(server, work // 10, work))}
 
 
 def joined(messages: int, workers: int, later: float) -> Figures:
@@ -258,9 +267,7 @@ def several(messages: int, seconds: float, processes: int) -> Figures:
     with responder() as server, program("ours", "burning", server, **options) as it:
         server.reset(0.01)
         it.go()
-        samples = sampled(server, messages * 9 // 10)
-    begin, end = next(one for one in samples if one.done >= messages // 10), samples[-1]
-    return {ITEMS: (end.done - begin.done) / (end.at - begin.at)}
+        return {ITEMS: pace(*stretch(server, messages // 10, messages * 9 // 10))}
 
 
 def median(runs: Sequence[Figures]) -> Figures:

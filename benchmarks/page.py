@@ -101,7 +101,7 @@ def _tables(kept: dict[str, Any]) -> str:
         if got is None:
             continue
         runs = f"median of {got['runs']} runs" if got["runs"] > 1 else "one run"
-        title = job.name.capitalize()
+        title = job.name[0].upper() + job.name[1:]
         parts.append(
             f"\n{title}\n{'~' * len(title)}\n\n{textwrap.fill(job.about, 118)}\n\n{table(got['systems'])}\n"
         )

@@ -106,22 +106,25 @@ def idle(seconds: float, settle: float, priorities: int = 1) -> None:
     work.tell(spent())
 
 
-def joining(workers: int, seconds: float, messages: int = 0) -> None:
-    """Do slow messages with whoever does them too; ``messages`` are put before, by one of these."""
+def timed(method: Any, workers: int, seconds: float, messages: int) -> TaskClient:
+    """Return a client with one task, and messages put that take so many seconds each."""
     client = TaskClient("bench", broker="sqs://")
-    client.register_tasks([{"method": work.nap, "workers": workers}])
+    client.register_tasks([{"method": method, "workers": workers}])
     client.create_queues()
     client.put_many([seconds] * messages)
+    return client
+
+
+def joining(workers: int, seconds: float, messages: int = 0) -> None:
+    """Do slow messages with whoever does them too; ``messages`` are put before, by one of these."""
+    client = timed(work.nap, workers, seconds, messages)
     work.go()
     client.start()
 
 
 def burning(messages: int, seconds: float, processes: int) -> None:
     """Do a backlog of work for the CPU in several processes."""
-    client = TaskClient("bench", broker="sqs://")
-    client.register_tasks([{"method": "benchmarks.programs.work:burn", "workers": 4}])
-    client.create_queues()
-    client.put_many([seconds] * messages)
+    client = timed("benchmarks.programs.work:burn", 4, seconds, messages)
     work.go(first=client.queue_names[0])
     options: dict[str, Any] = {"processes": processes}
     client.run(**options)
