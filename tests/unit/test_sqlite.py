@@ -12,14 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sqspipes.brokers import _sqlite_leases as flight
 from sqspipes.brokers import _sqlite_queues as queues
-from sqspipes.brokers import _sqlite_receiving as receiving
-from sqspipes.brokers import _sqlite_transaction as transactions
 from sqspipes.brokers._sqlite_store import Store
 from sqspipes.brokers._sqlite_transaction import Transaction
 from sqspipes.brokers._sqlite_url import parse
@@ -249,102 +245,7 @@ def test_full_disk_is_unavailable_until_there_is_room(url: str) -> None:
     assert _ended(_python(_FULL, url)) == "1\n"
 
 
-# The rules that only a look inside can check
-
-
-_QUEUE, _LANE = {"queue": 1, "count": 10}, {"queue": 1, "lane": 1}
-_BY_LANE = "message USING COVERING INDEX message_lane (queue=? AND lane=?)"
-
-
-@pytest.mark.parametrize(
-    ("sql", "given", "searches"),
-    [
-        pytest.param(
-            receiving.HEADS,
-            _QUEUE,
-            [
-                "ready USING PRIMARY KEY (queue=?)",
-                "m USING INDEX message_lane (queue=? AND lane=?)",
-                "f USING INTEGER PRIMARY KEY (rowid=?)",
-            ],
-            id="heads",
-        ),
-        pytest.param(
-            flight.EXPIRED, (1, 1, 1), ["flight USING INDEX flight_lease (queue=? AND lease<?)"], id="expired"
-        ),
-        pytest.param(
-            flight.HELD.format(marks="?,?"),
-            (1, 2, 1, 1),
-            ["flight USING INTEGER PRIMARY KEY (rowid=?)"],
-            id="held",
-        ),
-        pytest.param(
-            flight.UNBLOCK,
-            _LANE,
-            [_BY_LANE, _BY_LANE, "f USING INTEGER PRIMARY KEY (rowid=?)"],
-            id="unblock",
-        ),
-        pytest.param(
-            transactions.OCCUPIED.format(rows="(?),(?)"),
-            (1, 2, 1),
-            ["m USING COVERING INDEX message_lane (queue=? AND lane=?)"],
-            id="occupied",
-        ),
-        pytest.param(transactions.SWEEP, (10, 1), ["seen USING INTEGER PRIMARY KEY (rowid=?)"], id="sweep"),
-        pytest.param(
-            queues.DEPTH,
-            (1, "q"),
-            [
-                "q USING INDEX sqlite_autoindex_queue_1 (name=?)",
-                "flight USING COVERING INDEX flight_lease (queue=? AND lease>?)",
-            ],
-            id="depth",
-        ),
-        pytest.param(
-            queues.DUE,
-            ("q",),
-            [
-                "q USING COVERING INDEX sqlite_autoindex_queue_1 (name=?)",
-                "ready USING PRIMARY KEY (queue=?)",
-                "flight USING COVERING INDEX flight_lease (queue=? AND lease>?)",
-            ],
-            id="due",
-        ),
-    ],
-)
-def test_statement_reads_by_key_however_much_is_stored(
-    broker: SqliteBroker, tmp_path: Path, sql: str, given: Any, searches: list[str]
-) -> None:
-    with contextlib.closing(sqlite3.connect(tmp_path / "pipe.db")) as database:
-        plan = [str(row[3]) for row in database.execute(f"EXPLAIN QUERY PLAN {sql}", given)]
-    # The sweep reads the oldest few rows, in order of their key; all else is what the statement itself made.
-    made = ("SCAN h", "SCAN m", "SCAN first", "SCAN given", "SCAN 2 CONSTANT ROWS", "SCAN seen")
-    assert [step for step in plan if "TEMP" in step or ("SCAN" in step and step not in made)] == []
-    found = [step.removeprefix("SEARCH ").removesuffix(" LEFT-JOIN") for step in plan if "SEARCH" in step]
-    assert found == searches
-
-
-def test_group_in_flight_takes_as_many_steps_however_much_of_it_waits(
-    broker: SqliteBroker, tmp_path: Path
-) -> None:
-    def steps() -> int:
-        """Count what SQLite does to look whether the group is to be handed out."""
-        counted: list[None] = []
-        with contextlib.closing(sqlite3.connect(tmp_path / "pipe.db", isolation_level=None)) as database:
-            ((lane,),) = database.execute("SELECT DISTINCT lane FROM message").fetchall()
-            database.set_progress_handler(lambda: counted.append(None), 1)
-            database.execute("BEGIN")
-            assert database.execute(flight.UNBLOCK, {"queue": 1, "lane": lane}).rowcount < 1
-            database.execute("ROLLBACK")
-        return len(counted)
-
-    _put(broker, *(f"first-{number}" for number in range(32)), group="one")
-    (held,) = _take(broker, 1)
-    few = steps()
-    for more in range(20):
-        _put(broker, *(f"{more}-{number}" for number in range(32)), group="one")
-    assert steps() <= few + 10
-    assert broker.ack("q", [held.receipt]) == [OK]
+# Ids
 
 
 def test_id_is_forgotten_after_five_minutes(url: str, open_url: Callable[..., SqliteBroker]) -> None:
@@ -533,21 +434,6 @@ def test_waiting_costs_next_to_nothing(broker: SqliteBroker) -> None:
     for thread in threads:
         thread.join(_PATIENCE)
     assert used < 0.01
-
-
-def test_cost_does_not_grow_with_what_waits(open_url: Callable[..., SqliteBroker]) -> None:
-    broker = open_url("memory://")
-    medians = []
-    for size in (100, 15_000):
-        _put(broker, *[f"{i}" for i in range(broker.depth("q").waiting, size)])
-        seconds = []
-        for i in range(100):
-            began = time.perf_counter()
-            _put(broker, *[f"{size}-{i}-{k}" for k in range(10)])
-            _settle(broker, _take(broker))
-            seconds.append(time.perf_counter() - began)
-        medians.append(statistics.median(seconds))
-    assert medians[1] < 3 * medians[0]
 
 
 # Processes
