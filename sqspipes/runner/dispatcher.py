@@ -340,23 +340,25 @@ class Dispatcher:
     def done(self, *ended: Ended) -> Call | None:
         """Settle calls: acknowledge, park for the next try, or bury; return one that their thread may run next."""
         called = [held for call, _ in ended for held in call.messages]
-        given_up = False
+        unsettled, given_up = called, False
         try:
             self._send_results(called)
+            # From here on another thread may call the same messages again: they are not this call's any more.
+            unsettled = []
             self._settle_calls(ended)
         except Abandoned:
             given_up = True
         finally:
-            self._end_calls(called, len(ended))
+            self._end_calls(called, len(ended), unsettled)
         if given_up or self.stopping:
             self._shared.quiet()
         return None if given_up else self._fill_slots(keep_one=True)
 
-    def _end_calls(self, called: Sequence[Held], calls: int) -> None:
-        """Count calls as over, however they ended."""
+    def _end_calls(self, called: Sequence[Held], calls: int, unsettled: Sequence[Held]) -> None:
+        """Count calls as over, however they ended; ``unsettled`` are messages that still count as running."""
         with self.lock:
             self._calls -= calls
-            for held in called:
+            for held in unsettled:
                 self._running.pop(held, None)
         self._shared.gate.leave(*called)
 
@@ -432,7 +434,7 @@ class Dispatcher:
 
     def abandoned(self, call: Call) -> None:
         """Note a call that ended because its run had given it up."""
-        self._end_calls(call.messages, 1)
+        self._end_calls(call.messages, 1, call.messages)
         self._shared.quiet()
 
     def _end(self, held: Held, outcome: Outcome) -> None:
