@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ConnectionClosedError
 
-from sqspipes.brokers._sqs_errors import translated
+from sqspipes.brokers._sqs_credentials import Credentials
+from sqspipes.brokers._sqs_errors import translated, unfetched
 from sqspipes.errors import CredentialsError, OptionError
 
 #: Seconds for a connection to be made, and for an answer. A poll is answered within 20.
@@ -68,16 +70,15 @@ class Access:
             self._region = account.region or self._session.region_name or os.environ.get("AWS_REGION")
             if not self._region:
                 raise CredentialsError(f"no AWS region is set. {_REGIONS}")
-            self.credentials: Any = self._session.get_credentials()
-            if self.credentials is None:
+            found = self._session.get_credentials()
+            if found is None:
                 raise CredentialsError(f"no AWS credentials were found. {_WAYS}")
         except BotoCoreError as error:
             raise _explained(error) from error
-
-    @property
-    def refreshable(self) -> bool:
-        """Whether expired credentials will be replaced."""
-        return hasattr(self.credentials, "refresh_needed")
+        except OSError as error:
+            # A credential_process that cannot be started.
+            raise unfetched(error, before=False) from error
+        self.credentials = Credentials(found)
 
     def client(self, read_timeout: float) -> Any:
         """Return a new boto3 client."""
@@ -111,7 +112,17 @@ def _refuse_half_an_answer(response_dict: dict[str, Any], **_: Any) -> None:
 
 
 def _session(account: Account) -> Any:
-    return boto3.Session(aws_access_key_id=account.key, aws_secret_access_key=account.secret)
+    session = botocore.session.get_session()
+    # For the token services: whoever waits for credentials is waited for in turn.
+    config = Config(
+        retries={"total_max_attempts": 2, "mode": "standard"},
+        connect_timeout=CONNECT_TIMEOUT,
+        read_timeout=READ_TIMEOUT,
+    )
+    session.set_default_client_config(config)
+    return boto3.Session(
+        aws_access_key_id=account.key, aws_secret_access_key=account.secret, botocore_session=session
+    )
 
 
 def _explained(error: BotoCoreError) -> Exception:

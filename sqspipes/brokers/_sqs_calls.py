@@ -21,6 +21,8 @@ from sqspipes.brokers._sqs_account import (
     Access,
     Account,
 )
+from sqspipes.brokers._sqs_clock import Clock
+from sqspipes.brokers._sqs_credentials import Credentials
 from sqspipes.brokers._sqs_errors import tells_the_signature, throttles, translated
 from sqspipes.brokers._sqs_lean import Lean
 from sqspipes.brokers._sqs_polls import Poll, Polls
@@ -109,7 +111,7 @@ class Calls:
             return BrokerClosedError("the broker was closed")
         if throttles(error):
             clients.quotas[action, queue].throttled()
-        return translated(error, action, queue, refreshable=clients.refreshable)
+        return translated(error, action, queue, refreshable=clients.credentials.refreshable)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ class _Clients:
     process: int
     caller: Any
     polls: Polls
-    refreshable: bool
+    credentials: Credentials
+    clock: Clock
     lean: Lean | None = None
     receiver: Any = None
     quotas: defaultdict[tuple[str, str], Quota] = field(default_factory=lambda: defaultdict(Quota))
@@ -131,12 +134,30 @@ class _Clients:
     def call(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
         if self.lean is not None and action in ACTIONS:
             return self.lean.call(action, params, READ_TIMEOUT)
-        return _through_boto3(self.caller, action, params)
+        return self._through_boto3(self.caller, action, params)
 
     def poll(self, params: Mapping[str, Any], poll: Poll) -> dict[str, Any]:
         if self.lean is not None:
             return self.lean.call("ReceiveMessage", params, POLL_TIMEOUT, poll)
-        return _through_boto3(self.receiver, "ReceiveMessage", params)
+        return self._through_boto3(self.receiver, "ReceiveMessage", params)
+
+    def _through_boto3(self, client: Any, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        # What botocore would raise from inside its own call does not say that it is about the credentials.
+        self.credentials.get_frozen_credentials()
+        # The name is looked up in botocore's own cache.
+        call, ahead = getattr(client, xform_name(action)), self.clock.ahead
+        try:
+            result: dict[str, Any] = call(**params)
+        except ClientError as error:
+            if error.operation_name != action:
+                raise self.credentials.failed(error) from error
+            if not self.clock.corrected(error, ahead):
+                raise
+            result = call(**params)
+        except RuntimeError as error:
+            # As botocore says it of credentials that were renewed between the line above and its request.
+            raise self.credentials.failed(error) from error
+        return result
 
     def close(self) -> None:
         """Close the connections; in a child only its own copies of the parent's sockets."""
@@ -149,12 +170,6 @@ class _Clients:
                 self.receiver.close()
 
 
-def _through_boto3(client: Any, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    # The name is looked up in botocore's own cache.
-    result: dict[str, Any] = getattr(client, xform_name(action))(**params)
-    return result
-
-
 def _cause(error: Exception) -> Exception | None:
     return None if tells_the_signature(error) else error
 
@@ -164,19 +179,25 @@ def _connected(account: Account) -> _Clients:
     access = Access(account)
     caller = access.client(READ_TIMEOUT)
     polls, process = Polls(), os.getpid()
-    lean = _lean(access, caller) if account.transport == "lean" else None
+    credentials, clock = access.credentials, Clock(access.credentials)
+    credentials.get_frozen_credentials()
+    lean = _lean(access, caller, clock) if account.transport == "lean" else None
+    clock.install(caller)
     if lean is not None:
-        return _Clients(process, caller, polls, access.refreshable, lean=lean)
+        return _Clients(process, caller, polls, credentials, clock, lean=lean)
     receiver = access.client(POLL_TIMEOUT)
+    clock.install(receiver)
     polls.install(receiver)
-    return _Clients(process, caller, polls, access.refreshable, receiver=receiver)
+    return _Clients(process, caller, polls, credentials, clock, receiver=receiver)
 
 
-def _lean(access: Access, client: Any) -> Lean | None:
+def _lean(access: Access, client: Any, clock: Clock) -> Lean | None:
     try:
         wire = learnt_or_none(client, access.credentials)
+    except ClientError as error:
+        raise access.credentials.failed(error) from error
     except BotoCoreError as error:
-        raise translated(error, "connect", "", refreshable=access.refreshable) from error
+        raise translated(error, "connect", "", refreshable=access.credentials.refreshable) from error
     if wire is None:
         return None
-    return Lean(wire, client, access.credentials, connections=CONNECTIONS, connect=CONNECT_TIMEOUT)
+    return Lean(wire, client, access.credentials, clock, connections=CONNECTIONS, connect=CONNECT_TIMEOUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from sqspipes.brokers._sqs_clock import SKEWED, offset
+from sqspipes.brokers._sqs_clock import told as clock_told
 from sqspipes.brokers.base import Answer, Kind
 from sqspipes.errors import (
     BrokerError,
@@ -50,7 +53,8 @@ _THROTTLED = {
 }
 _AGAIN = {
     *_THROTTLED,
-    *("KmsThrottled", "PriorRequestNotComplete", "OverLimit"),
+    *("KmsThrottled", "KmsThrottling", "KmsInternal", "KmsKMSInternal", "KmsDependencyTimeout"),
+    *("KmsKeyUnavailable", "PriorRequestNotComplete", "OverLimit"),
     # the service
     *("InternalError", "InternalFailure", "InternalServerError", "ServiceUnavailable"),
     *("ServiceUnavailableException", "RequestTimeout", "RequestTimeoutException"),
@@ -85,6 +89,32 @@ _CREDENTIALS = (
         *("MissingAuthenticationToken", "MissingAuthenticationTokenException"),
     }
 )
+
+#: Who gives credentials, as IAM writes it.
+_TOKEN_SERVICES = {
+    "sts:": (
+        *("AssumeRole", "AssumeRoleWithWebIdentity", "AssumeRoleWithSAML"),
+        *("GetSessionToken", "GetFederationToken"),
+    ),
+    "sso:": ("GetRoleCredentials",),
+}
+# https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html#API_AssumeRoleWithWebIdentity_Errors
+_TOKENS_AGAIN = {"IDPCommunicationError", "InvalidIdentityToken", "ExpiredToken"}
+_TOKENS_NEVER = {
+    *(
+        "ValidationError",
+        "ValidationException",
+        "MalformedPolicyDocument",
+        "MalformedPolicyDocumentException",
+    ),
+    *("PackedPolicyTooLarge", "PackedPolicyTooLargeException", "RegionDisabledException"),
+    *("UnauthorizedException", "ForbiddenException", "InvalidRequestException", "ResourceNotFoundException"),
+}
+
+#: What the codes of KMS's refusals begin with.
+_KMS = "Kms"
+_NAMED = re.compile(r"perform:? ((?!sqs:)[a-z0-9-]+:[A-Za-z]+)")
+
 _GONE = {"ReceiptHandleIsInvalid", "MessageNotInflight"}
 
 _OTHER_KEYS = "Give other keys: aws_key= and aws_secret=, a profile with AWS_PROFILE, or session="
@@ -134,6 +164,35 @@ def translated(error: Exception, action: str, queue: str, *, refreshable: bool =
     return BrokerError(f"{where}: {error}")
 
 
+def unfetched(error: Exception, *, before: bool) -> BrokerError:
+    """Return our error for credentials that could not be fetched; ``before``: there have been some already."""
+    text = f"credentials: {type(error).__name__}: {error}"
+    if isinstance(error, ClientError):
+        return _of_token_service(error, before)
+    if isinstance(error, TokenRetrievalError | FileNotFoundError | PermissionError) and not before:
+        return CredentialsError(f"{text}. {_OTHER_KEYS}")
+    if isinstance(error, _NO_CREDENTIALS) and not isinstance(error, TokenRetrievalError):
+        return CredentialsError(f"{text}. {_OTHER_KEYS}")
+    if isinstance(error, RuntimeError) and "expired" in str(error):
+        text += " Is this machine's clock right?"
+    return BrokerUnavailableError(text)
+
+
+def _of_token_service(error: ClientError, before: bool) -> BrokerError:
+    code, action = _short(_code(error)), error.operation_name
+    service = next((name for name, actions in _TOKEN_SERVICES.items() if action in actions), "")
+    action, said = service + action, _said(error, code)
+    denied = code in _RIGHTS or _status(error) == 403
+    if _passes(error, code) or code.removesuffix("Exception") in _TOKENS_AGAIN:
+        return BrokerUnavailableError(f"credentials: {action}: {said}")
+    if not denied and before and code not in _CREDENTIALS | _SIGNATURE | _TOKENS_NEVER:
+        return BrokerUnavailableError(f"credentials: {action}: {said}")
+    if denied and code not in _CREDENTIALS - _RIGHTS | _SIGNATURE:
+        remedy = "Allow it in the trust policy of the role, or give other credentials"
+        return CredentialsError(f"no right to {action}, which credentials come from: {said}. {remedy}")
+    return CredentialsError(f"credentials: {action} was refused: {said}. {_OTHER_KEYS}")
+
+
 def tells_the_signature(error: Exception) -> bool:
     """Whether AWS's text repeats the signed request, which has the session token in it."""
     return isinstance(error, ClientError) and _short(_code(error)) in _SIGNATURE
@@ -146,7 +205,9 @@ def entry_answer(action: str, failed: Mapping[str, Any]) -> Answer:
     reason = f"{code}: {text}"[:500]
     if action != "SendMessageBatch" and (code in _GONE or _is_old_handle(code, text)):
         return Answer(Kind.GONE, reason)
-    ours = code in _AGAIN | _CREDENTIALS | _MISSING or code.lower().startswith("kms")
+    if code in _RIGHTS:
+        reason = f"no right to {_right(action, code, text)}: {reason}"
+    ours = code in _AGAIN | _CREDENTIALS | _MISSING or code.startswith(_KMS)
     if ours or not failed.get("SenderFault", False):
         return Answer(Kind.AGAIN, reason)
     return Answer(Kind.NEVER, reason)
@@ -159,8 +220,7 @@ def _is_old_handle(code: str, text: str) -> bool:
 
 def _of_code(error: ClientError, action: str, queue: str, where: str, refreshable: bool) -> BrokerError:
     code = _short(_code(error))
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    said = f"{code}: {_first_line(error).rstrip('.')}"
+    said = _said(error, code)
     if code in _MISSING:
         return QueueMissingError(
             queue,
@@ -169,37 +229,74 @@ def _of_code(error: ClientError, action: str, queue: str, where: str, refreshabl
     if code in _EXPIRED and refreshable:
         return BrokerUnavailableError(f"{where}: {said}")
     if code in _RIGHTS:
-        return _refused(action, queue, said)
-    # A machine that was suspended signs with the time of before: the text alone tells this from a wrong key.
-    if code in _SIGNATURE and not _first_line(error).startswith("Signature "):
+        return _refused(error, action, queue, said)
+    if code in _SIGNATURE and not _passes(error, code):
         return CredentialsError(f"{where}: the secret does not belong to the key: {said}. {_OTHER_KEYS}")
     if code in _CREDENTIALS:
         return CredentialsError(f"{where}: {said}. {_OTHER_KEYS}")
-    if code in _AGAIN | _SIGNATURE or status >= 500 or status == 429:
+    if _passes(error, code):
         return BrokerUnavailableError(f"{where}: {said}")
-    if status == 403:
-        return _refused(action, queue, said)
+    if code.startswith(_KMS):
+        return RefusedError(f"{where}: the KMS key of the queue cannot be used: {said}", code)
+    if _status(error) == 403:
+        return _refused(error, action, queue, said)
     return RefusedError(f"{where}: {said}", code)
 
 
-def _refused(action: str, queue: str, said: str) -> CredentialsError:
+def _passes(error: ClientError, code: str) -> bool:
+    """Say whether the same request may be accepted later."""
+    if code in _SIGNATURE:
+        # A machine that was suspended signs with the time of before: the text alone tells this from a wrong key.
+        return _first_line(error).startswith("Signature ")
+    return code in _AGAIN or _status(error) >= 500 or _status(error) == 429
+
+
+def _said(error: ClientError, code: str) -> str:
+    """Return what AWS said, and how wrong this machine's clock is where that is the reason."""
+    said, ahead = f"{code}: {_first_line(error).rstrip('.')}", offset(error)
+    if ahead is None or abs(ahead) < SKEWED or (code in _SIGNATURE and not _passes(error, code)):
+        return said
+    return f"{clock_told(ahead)}: {said}"
+
+
+def _refused(error: ClientError, action: str, queue: str, said: str) -> CredentialsError:
+    right = _right(action, _short(_code(error)), _first_line(error))
     remedy = "Allow it in the policy of this user or role"
     if action == "CreateQueue":
         remedy += ", or have the queues made by one who may and give create=False"
-    return CredentialsError(f"no right to {_right(action)} on {queue or 'any queue'}: {said}. {remedy}")
+    if right.startswith("kms:"):
+        return CredentialsError(
+            f"no right to {right} with the key that encrypts {queue or 'a queue'}: {said}. {remedy}, "
+            "and in the policy of the key"
+        )
+    return CredentialsError(f"no right to {right} on {queue or 'any queue'}: {said}. {remedy}")
 
 
 def _short(code: str) -> str:
-    """Return an error code without its old prefix: ``AWS.SimpleQueueService.NonExistentQueue``."""
-    return code.rpartition(".")[2]
+    """Return an error code without its old prefix: ``AWS.SimpleQueueService.NonExistentQueue``.
+
+    One that KMS said keeps its own: ``KMS.AccessDeniedException`` is ``KmsAccessDenied``, as SQS says it today.
+    """
+    before, dot, short = code.rpartition(".")
+    return f"{_KMS}{short.removesuffix('Exception')}" if dot and before.lower().endswith("kms") else short
 
 
-def _right(action: str) -> str:
+def _right(action: str, code: str, text: str) -> str:
+    """Return the right that is missing for an action; another service's is in AWS's text alone."""
+    named = _NAMED.search(text)
+    if named:
+        return named[1]
+    if code.startswith(_KMS):
+        return "kms:GenerateDataKey and kms:Decrypt" if action.startswith("SendMessage") else "kms:Decrypt"
     return f"sqs:{action.removesuffix('Batch')}"
 
 
 def _code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _first_line(error: ClientError) -> str:

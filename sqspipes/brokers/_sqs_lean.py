@@ -10,7 +10,6 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from botocore.awsrequest import HeadersDict
@@ -25,6 +24,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError, create_parser
 from urllib3.exceptions import ProtocolError
 
+from sqspipes.brokers._sqs_clock import Clock
 from sqspipes.brokers._sqs_http import BrokenAnswerError, Connection, Reply, connected
 from sqspipes.brokers._sqs_polls import Poll
 from sqspipes.brokers._sqs_pool import Pool
@@ -33,13 +33,6 @@ from sqspipes.brokers._sqs_wire import ACTIONS, Wire
 #: Seconds after which a connection that ends without an answer was not an idle one that the server closed.
 _STALE = 2.0
 
-#: Seconds by which a signature may be off before its clock is to blame; SQS allows 15 minutes, expires after 5.
-_SKEWED = 240.0
-_CLOCK = {
-    *("RequestTimeTooSkewed", "RequestExpired", "InvalidSignatureException", "SignatureDoesNotMatch"),
-    *("RequestInTheFuture", "AuthFailure", "InvalidSignature"),
-}
-
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -47,7 +40,7 @@ class Lean:
     """Sends the four calls to the server of one boto3 client, in one process."""
 
     def __init__(
-        self, wire: Wire, client: Any, credentials: Any, *, connections: int, connect: float
+        self, wire: Wire, client: Any, credentials: Any, clock: Clock, *, connections: int, connect: float
     ) -> None:
         self._wire = wire
         self._model = client.meta.service_model
@@ -57,20 +50,19 @@ class Lean:
         self._pool = Pool(connections)
         self._actions = {action: (wire.head(action), wire.signer(action)) for action in ACTIONS}
         self._parser: Any = create_parser("json")
-        #: Seconds by which the server's clock is ahead of this machine's.
-        self._ahead = 0.0
+        self._clock = clock
 
     def call(
         self, action: str, params: Mapping[str, Any], timeout: float, poll: Poll | None = None
     ) -> dict[str, Any]:
         """Return what SQS answers, or raise what botocore would; with ``poll`` an interrupt ends it."""
         body = _encode(params).encode("ascii")
-        ahead = self._ahead
+        ahead = self._clock.ahead
         reply = self._exchange(self._request(action, body), timeout, poll)
         if reply.status < 300:
             return _result(reply)
         error = self._error(action, reply)
-        if not self._was_skewed(error, reply, ahead):
+        if not self._clock.corrected(error, ahead):
             raise error
         reply = self._exchange(self._request(action, body), timeout, poll)
         if reply.status < 300:
@@ -84,7 +76,7 @@ class Lean:
     def _request(self, action: str, body: bytes) -> bytes:
         head, signer = self._actions[action]
         keys = self._credentials.get_frozen_credentials()
-        lines = signer.signed(keys, body, time.time() + self._ahead)
+        lines = signer.signed(keys, body, self._clock.now())
         return b"%b%bContent-Length: %d\r\n\r\n%b" % (head, lines.encode(), len(body), body)
 
     def _exchange(self, request: bytes, timeout: float, poll: Poll | None) -> Reply:
@@ -141,21 +133,6 @@ class Lean:
             told.get("QueryErrorCode") or told.get("Code")
         )
         return kind(parsed, action)
-
-    def _was_skewed(self, error: ClientError, reply: Reply, ahead: float) -> bool:
-        """Set the clock by the server's; whether the same request signed anew may be accepted."""
-        code = str(error.response.get("Error", {}).get("Code", "")).rpartition(".")[2]
-        if code not in _CLOCK:
-            return False
-        try:
-            theirs = parsedate_to_datetime(reply.headers.get("date", "")).timestamp()
-        except (TypeError, ValueError, OverflowError):
-            return False
-        found = theirs - time.time()
-        if abs(found - ahead) < _SKEWED:
-            return False
-        self._ahead = found
-        return True
 
 
 def _result(reply: Reply) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import hmac
 import time
 from collections.abc import Mapping
 from typing import Protocol
-from urllib.parse import quote
+from urllib.parse import SplitResult, quote
 
 from botocore.utils import normalize_url_path
 
@@ -78,6 +78,14 @@ class Signer:
         mac = hmac.new(key, digestmod="sha256")
         self._derived = (secret, day, mac)
         return mac.copy()
+
+
+def host_header(server: SplitResult) -> str:
+    """Return a URL's host as the header ``Host`` names it."""
+    name = server.hostname or ""
+    name = f"[{name}]" if ":" in name else name
+    usual = {"http": 80, "https": 443}[server.scheme]
+    return name if server.port in (None, usual) else f"{name}:{server.port}"
 
 
 def _hashed(data: bytes) -> str:

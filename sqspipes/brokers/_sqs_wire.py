@@ -18,11 +18,12 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from botocore.awsrequest import AWSResponse, HeadersDict
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
-from sqspipes.brokers._sqs_signing import Signer
+from sqspipes.brokers._sqs_signing import Signer, host_header
+from sqspipes.errors import BrokerError
 
 _logger = logging.getLogger(__name__)
 
@@ -77,17 +78,14 @@ class Wire:
     @property
     def host(self) -> str:
         """The server as the header ``Host`` names it."""
-        name = self.server.hostname or ""
-        name = f"[{name}]" if ":" in name else name
-        usual = {"http": 80, "https": 443}[self.server.scheme]
-        return name if self.server.port in (None, usual) else f"{name}:{self.server.port}"
+        return host_header(self.server)
 
 
 def learnt_or_none(client: Any, credentials: Any) -> Wire | None:
     """Return the wire of a client, or None, and the reason in the log, when boto3 is to carry its requests."""
     try:
         return learnt(client, credentials)
-    except BotoCoreError:
+    except (BotoCoreError, ClientError, BrokerError):
         # Credentials that cannot be had now: no request could be made at all.
         raise
     except UnusualError as error:
