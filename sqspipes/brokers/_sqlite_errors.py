@@ -13,7 +13,7 @@ _PASSING = frozenset({5, 6, 7, 9, 10, 13, 15})
 
 def translated(error: sqlite3.Error, address: str) -> BrokerError:
     """Return the error that the port promises for one of SQLite's."""
+    # Errors of the sqlite3 module itself have no code: there the class decides.
     code = getattr(error, "sqlite_errorcode", None)
-    # Python 3.10 does not tell the code: there the class decides.
     passing = isinstance(error, sqlite3.OperationalError) if code is None else code & 0xFF in _PASSING
     return (BrokerUnavailableError if passing else BrokerError)(f"{address}: {error}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 #: The beginning of the tag of a paused task, and the tag whose every new value is a stop. SQS allows letters,
 #: digits, space and ``_.:/=+-@``.
@@ -29,7 +29,7 @@ def read(tags: Mapping[str, str]) -> Word:
 
 def pausing(tasks: Iterable[str]) -> Mapping[str, str | None]:
     """Return the tags that pause tasks."""
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     return {f"{PAUSED}{task}": now for task in tasks}
 
 

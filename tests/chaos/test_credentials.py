@@ -39,7 +39,7 @@ class Keys:
 
     def fetch(self) -> dict[str, str]:
         """Return the keys of now. So near their end, they are fetched anew for each request."""
-        end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(minutes=5)
+        end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=5)
         key, self.given = (
             f"KEY{self.given}",
             self.number,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +231,7 @@ def test_first_use_may_come_from_many_threads_at_once(domain: str, pipe_broker: 
 
 
 def test_json_default_encodes_what_json_cannot(domain: str, pipe_broker: dict[str, Any]) -> None:
-    seen, day = Seen(), datetime(2024, 2, 29, tzinfo=timezone.utc)
+    seen, day = Seen(), datetime(2024, 2, 29, tzinfo=UTC)
 
     def fetch(value: str) -> dict[str, Any]:
         return {"put": value, "made": day}
@@ -243,7 +243,7 @@ def test_json_default_encodes_what_json_cannot(domain: str, pipe_broker: dict[st
 
 
 def test_error_about_json_names_the_path() -> None:
-    rows = [{"id": 1}, {"id": 2}, {"id": 3}, {"created": datetime(2024, 2, 29, tzinfo=timezone.utc)}]
+    rows = [{"id": 1}, {"id": 2}, {"id": 3}, {"created": datetime(2024, 2, 29, tzinfo=UTC)}]
     expected = r"value is not JSON: \$\.rows\[3\]\.created is a datetime"
     client = TaskClient("app", broker="memory://").register_tasks([task])
     with client, pytest.raises(ValueError, match=expected):
@@ -254,7 +254,7 @@ def test_result_that_is_not_json_is_a_dead_letter_that_names_task_and_path(
     domain: str, pipe_broker: dict[str, Any]
 ) -> None:
     def fetch(value: Any) -> Any:
-        return {"rows": [{}, {}, {}, {"created": datetime(2024, 2, 29, tzinfo=timezone.utc)}]}
+        return {"rows": [{}, {}, {}, {"created": datetime(2024, 2, 29, tzinfo=UTC)}]}
 
     with piped(domain, pipe_broker, fetch, task) as client:
         client.put(1)

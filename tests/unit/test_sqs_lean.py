@@ -9,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import Any
 
@@ -111,7 +111,7 @@ def test_requests_are_those_that_boto3_sends(serve: Serve, connect: Connect, pat
 
 def test_refreshed_credentials_sign_the_next_request(serve: Serve, connect: Connect) -> None:
     numbers = itertools.count()
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
 
     def fetched() -> dict[str, str]:
         key, expires = f"key{next(numbers)}", now + timedelta(hours=1)

@@ -23,7 +23,7 @@ Refresh = Callable[[], dict[str, Any]]
 
 
 def at(seconds: float) -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)
+    return datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
 
 
 def keys(seconds: float = 3_600) -> dict[str, Any]:
