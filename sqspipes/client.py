@@ -135,7 +135,7 @@ class TaskClient:
         }
         self._defaults = {key: INHERITED[key](key, value) for key, value in given.items()}
         self._lock = threading.RLock()
-        self._declared: set[str] = set()
+        self._declared: dict[str, int] = {}  # queues that were seen, with the largest body that each takes
         self._runs: weakref.WeakSet[Run | Fleet] = weakref.WeakSet()
         self._pid = os.getpid()
         account: dict[str, Any] = {
@@ -184,11 +184,12 @@ class TaskClient:
     def queues(self) -> list[str]:
         """The URLs of this client's queues."""
         self.create_queues()
-        return [self._broker.queue_url(name) for name in self.queue_names]
+        return [patiently(partial(self._broker.queue_url, name)) for name in self.queue_names]
 
     def create_queues(self) -> None:
         """Make the queues that are missing, also those that were deleted since they were last seen."""
-        self._declared.difference_update(self.queue_names)
+        for name in self.queue_names:
+            self._declared.pop(name, None)
         self._declare(self._pipe.everything)
 
     def purge(self) -> None:
@@ -201,7 +202,7 @@ class TaskClient:
         """Delete this client's queues with all they hold; SQS frees the names after 60 s."""
         for name in self.queue_names:
             patiently(partial(self._broker.delete, name))
-            self._declared.discard(name)
+            self._declared.pop(name, None)
 
     # Putting
 
@@ -229,7 +230,7 @@ class TaskClient:
         except BrokerUnavailableError as error:
             raise not_put(error, message.id, seconds) from error
         queue = target.queue(message.priority)
-        entry = message_entry(self._broker, queue, message, text, "value")
+        entry = message_entry(self._size(queue), queue, message, text, "value")
         send_one(self._broker, queue, entry, message.id, seconds)
         return message.id
 
@@ -266,7 +267,7 @@ class TaskClient:
                     target, value, priority_of(value), group_of(value), id_of(value)
                 )
                 queue = target.queue(message.priority)
-                yield queue, message_entry(self._broker, queue, message, text, "value")
+                yield queue, message_entry(self._size(queue), queue, message, text, "value")
 
         return send_many(self._broker, entries, seconds, target.linger)
 
@@ -277,7 +278,7 @@ class TaskClient:
         check_place(self._pipe.output, self._broker)
         self._declare(self._pipe.everything[1:])
         targets = {name: task for name, task in self._pipe.reachable.items() if task is not first}
-        engine = DirectEngine(self._broker, targets, DEFAULT_SECONDS)
+        engine = DirectEngine(self._broker, targets, self._declared, DEFAULT_SECONDS)
         plan = self._pipe.plan(source)
         parent = Message(uuid.uuid4().hex, None, priority=checked_priority(priority))
         with Caller() as caller:
@@ -428,12 +429,12 @@ class TaskClient:
             if run.live:
                 run.stop()
 
-    def _checked(self, asked: Asked) -> RunPlan:
+    def _checked(self, asked: Asked, seconds: float = DEFAULT_SECONDS) -> RunPlan:
         """Check all that a run is asked for, make its queues, and return it as a plan."""
         check_place(self._pipe.output, self._broker)
         plan = self._pipe.run_plan(asked, self._stop_timeout)
-        self._declare(self._pipe.everything)
-        return replace(plan, control_interval=self.control_interval)
+        self._declare(self._pipe.everything, seconds)
+        return replace(plan, control_interval=self.control_interval, sizes=dict(self._declared))
 
     def _run(self, plan: RunPlan) -> Run:
         """Return a run, not yet started."""
@@ -452,8 +453,9 @@ class TaskClient:
                 f"iterate is {asked.iterate!r}: allowed with processes is False, one process reads"
             )
         child.refuse_unguarded()
-        parcel = travel.packed((self, asked), self._travelling(asked))
+        travel.packed((self, asked), self._travelling(asked))  # what cannot go is named before any request
         plan = self._checked(asked)
+        parcel = travel.packed((self, asked), self._travelling(asked))  # now with what is known of the queues
         with self._lock:
             fleet = Fleet(self._broker, plan, self.domain, parcel, count if plan.fed() else 1, show)
             self._runs.add(fleet)
@@ -463,7 +465,13 @@ class TaskClient:
         """Return the run of one of several processes: the first has the whole plan."""
         if asked.prepare is not None:
             asked.prepare()
-        plan = self._checked(asked)
+        known, self._declared = self._declared, {}
+        try:
+            plan = self._checked(asked, 0.0)
+        except BrokerUnavailableError:
+            # The process that started this one has seen the queues: the run itself waits for the broker.
+            self._declared = known
+            plan = self._checked(asked, math.inf)
         return self._run(plan if first else plan.beside())
 
     def _travelling(self, asked: Asked) -> Iterator[tuple[str, Any]]:
@@ -492,7 +500,7 @@ class TaskClient:
             raise OptionError(
                 "broker is memory://, queues in one process: allowed are sqlite://, redis:// and sqs://"
             )
-        return {**self._state(), "url": self._broker.full_url, "_declared": set(self._declared)}
+        return {**self._state(), "url": self._broker.full_url, "_declared": dict(self._declared)}
 
     def _state(self) -> dict[str, Any]:
         """Return all but what belongs to this process and its broker."""
@@ -501,7 +509,7 @@ class TaskClient:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         url = state.pop("url")
-        vars(self).update({"_declared": set(), "_owns_broker": True, **state})
+        vars(self).update({"_declared": {}, "_owns_broker": True, **state})
         self._lock, self._runs, self._pid = threading.RLock(), weakref.WeakSet(), os.getpid()
         self._broker = open_broker(url, **self._account)
 
@@ -526,7 +534,8 @@ class TaskClient:
 
         It ends when nothing came for ``timeout`` seconds; with None it waits for ever.
         """
-        run = self._run(reading(self._output(), self._stop_timeout))
+        plan = reading(self._output(), self._stop_timeout)
+        run = self._run(replace(plan, sizes=dict(self._declared)))
         assert run.stream is not None
         seconds = math.inf if timeout is None else options.checked_seconds("timeout", timeout)
         results = Results(run, run.stream, seconds)
@@ -624,11 +633,19 @@ class TaskClient:
     def _declare(self, tasks: Iterable[Task], seconds: float = DEFAULT_SECONDS) -> None:
         """Make the queues of tasks that this process has not seen yet."""
         if self._pid != os.getpid():  # a child of a fork: what is in memory stayed with the parent
-            self._pid, self._declared = os.getpid(), set()
+            self._pid, self._declared = os.getpid(), {}
         specs = [spec for task in tasks for spec in self._specs(task) if spec.name not in self._declared]
         if specs:
-            patiently(lambda: self._broker.declare(specs, create=self._create), seconds)
-            self._declared.update(spec.name for spec in specs)
+            self._declared.update(patiently(partial(self._seen, specs), seconds))
+
+    def _seen(self, specs: Sequence[QueueSpec]) -> dict[str, int]:
+        """Make queues that are missing, and return the largest body, in bytes, that each one takes."""
+        self._broker.declare(specs, create=self._create)
+        return {spec.name: self._broker.message_bytes(spec.name) for spec in specs}
+
+    def _size(self, queue: str) -> int:
+        """Return the largest body, in bytes, that a queue takes; asks nobody."""
+        return self._declared.get(queue, self._broker.limits.message_bytes)
 
     def _specs(self, task: Task) -> list[QueueSpec]:
         shared = {

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqspipes import message as messages
@@ -90,7 +91,7 @@ def taken(broker: Broker, task: Task, seconds: float | None) -> tuple[Any] | Non
         try:
             value = messages.decode(delivery).value
         except NewerFormatError:
-            broker.extend(task.queue(0), [(delivery.receipt, task.lease)])
+            patiently(partial(broker.extend, task.queue(0), [(delivery.receipt, task.lease)]))
             continue
         except DecodingError:
             value = delivery.body

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,7 @@ class DirectEngine:
 
     broker: Broker
     tasks: dict[str, Task]
+    sizes: Mapping[str, int]  #: the largest body that each queue takes, in bytes
     timeout: float
 
     def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
@@ -59,7 +60,8 @@ class DirectEngine:
         task = self.tasks[emission.task]
         message = Message(emission.id, emission.value, emission.group, task.level(emission.priority))
         queue = task.queue(message.priority)
-        entry = message_entry(self.broker, queue, message, emission.text, "result")
+        most = self.sizes.get(queue, self.broker.limits.message_bytes)
+        entry = message_entry(most, queue, message, emission.text, "result")
         send_one(self.broker, queue, entry, message.id, self.timeout)
 
     def flush(self, origin: Origin) -> None:

@@ -322,7 +322,7 @@ class Dispatcher:
         )
         queue = task.queue(message.priority)
         entry = message_entry(
-            self._shared.broker, queue, message, emission.text, f"result of {self.task.name}"
+            self._shared.message_bytes(queue), queue, message, emission.text, f"result of {self.task.name}"
         )
         arrived = None if stream is None else lambda: stream.offer(origin, emission.value)
         parcel = Parcel(origin, queue, entry, arrived, self.linger)
@@ -500,7 +500,7 @@ class Dispatcher:
             exc_info=calls.loggable(error),
         )  # fmt: skip
         held.buried = True
-        entry = letter_entry(self.task, held, death, self._shared.broker.message_bytes(self.task.dead_queue))
+        entry = letter_entry(self.task, held, death, self._shared.message_bytes(self.task.dead_queue))
 
         def arrived() -> None:
             with self.lock:

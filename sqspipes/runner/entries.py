@@ -5,24 +5,28 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sqspipes import message as messages
-from sqspipes.brokers.base import Broker, Entry, list_key
+from sqspipes.brokers.base import Entry, list_key
 from sqspipes.errors import CodecError, TooLargeError
 from sqspipes.message import Death, Message
 from sqspipes.runner.held import Held
 from sqspipes.task import Task
 
 
-def message_entry(broker: Broker, queue: str, message: Message, text: str | None, what: str) -> Entry:
+def message_entry(most: int, queue: str, message: Message, text: str | None, what: str) -> Entry:
     """Return what to send for a message; ``text`` is its value's JSON, ``what`` names it in the error.
+
+    ``most`` is the largest body, in bytes, that the queue takes.
 
     It leaves the room that its dead letter would need. To a plain list the value goes bare: who reads it knows
     nothing of our bodies, and a broker parses none.
     """
     bare = text if list_key(queue) is not None else None
     entry = Entry(bare or messages.encode(message, text), message.lane, messages.legal(message.id))
-    most = broker.message_bytes(queue) - messages.LETTER_BYTES
-    if entry.size > most:
-        raise TooLargeError(f"{what} is too large: {entry.size:,} bytes as a message, allowed are {most:,}")
+    allowed = most - messages.LETTER_BYTES
+    if entry.size > allowed:
+        raise TooLargeError(
+            f"{what} is too large: {entry.size:,} bytes as a message, allowed are {allowed:,}"
+        )
     return entry
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqspipes.runner.calls import Plan
@@ -32,7 +32,8 @@ class RunPlan:
     ``levels`` has the levels to serve per task, ``drain`` is None, or the seconds between two sights of empty
     queues (negative: the broker's own), ``iterate`` names the task whose results are iterated over. ``polls`` is
     how many seconds polls stay open at most, None for as long as the broker lets them. ``control_queue`` has the
-    control word in its tags, and is looked at every ``control_interval`` seconds; None for never.
+    control word in its tags, and is looked at every ``control_interval`` seconds; None for never. ``sizes`` has the
+    largest body, in bytes, that each queue takes: no call may have to ask for it.
     """
 
     plans: Sequence[Plan]
@@ -44,6 +45,7 @@ class RunPlan:
     polls: float | None = None
     control_queue: str | None = None
     control_interval: float | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     def fed(self) -> list[Plan]:
         """Return the plans of the tasks that messages feed: all but sources."""

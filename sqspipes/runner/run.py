@@ -94,6 +94,7 @@ class Run(Background):
         )
         shared = Shared(
             broker=self._broker,
+            sizes=self._plan.sizes,
             leases=leases,
             settler=self._settler,
             gate=Gate(lambda: self._keeper.pump()),

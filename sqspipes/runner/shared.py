@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,9 @@ class Shared:
     """The parts that the dispatchers of one run share."""
 
     broker: Broker
+    sizes: Mapping[
+        str, int
+    ]  #: the largest body that each queue takes, in bytes, known before the run started
     leases: Leases
     settler: Settler
     gate: Gate
@@ -41,3 +44,7 @@ class Shared:
     tick: Callable[[float], None]
     quiet: Callable[[], None]  #: told of each call that ends during a stop
     heard: threading.Event = field(default_factory=threading.Event)
+
+    def message_bytes(self, queue: str) -> int:
+        """Return the largest body, in bytes, that a queue takes; asks nobody, as a call must not fail by that."""
+        return self.sizes.get(queue, self.broker.limits.message_bytes)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from sqspipes import OptionError, Summary, TaskClient
-from tests.conftest import MakeBroker
+from tests.conftest import AWS, MakeBroker
 from tests.integration.support import (
     ROOT,
     Seen,
@@ -29,8 +29,11 @@ from tests.integration.support import (
     until,
     waiting,
 )
+from tests.servers import Proxy, error
+from tests.valkey import Valkey
 
 Arguments = Callable[[str], dict[str, Any]]
+Outage = Callable[[], contextlib.AbstractContextManager[None]]
 PROGRAM = Path(__file__).parent / "programs" / "many.py"
 
 #: A task that any process can import.
@@ -302,6 +305,58 @@ def test_process_that_is_stopped_from_outside_is_started_again(
         running.open()
         assert running.end() == ["drained 20"]
     assert "process 2 was stopped by a signal, restarting it" in running.log
+
+
+@contextlib.contextmanager
+def _outage_of_redis(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], Outage]]:
+    with contextlib.closing(Valkey()) as server:
+
+        @contextlib.contextmanager
+        def away() -> Iterator[None]:
+            server.kill()
+            yield
+            server.restart()
+
+        yield {"broker": server.url}, away
+
+
+@contextlib.contextmanager
+def _outage_of_sqs(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, Any], Outage]]:
+    proxy: Proxy = request.getfixturevalue("proxy")
+
+    @contextlib.contextmanager
+    def away() -> Iterator[None]:
+        proxy.always("", error(503, "ServiceUnavailable"))
+        proxy.cut()
+        yield
+        proxy.clear()
+
+    yield {"broker": "sqs://", "endpoint_url": proxy.url, **AWS}, away
+
+
+@pytest.mark.parametrize(
+    "outage",
+    [
+        pytest.param(_outage_of_redis, id="redis"),
+        pytest.param(_outage_of_sqs, id="sqs", marks=pytest.mark.sqs),
+    ],
+)
+def test_process_that_is_started_again_during_an_outage_waits_as_the_others_do(
+    outage: Any, request: pytest.FixtureRequest, domain: str, tmp_path: Path
+) -> None:
+    with (
+        outage(request) as (arguments, away),
+        filled(domain, arguments, "work"),
+        many(tmp_path, domain, arguments, "work", drain=drain_of(arguments)) as running,
+    ):
+        killed = running.pids(2)[1]
+        with away():
+            until(lambda: running.log.count("does not answer") == 2, 30)
+            os.kill(killed, signal.SIGKILL)
+            until(lambda: running.log.count("does not answer") == 3)
+        running.open()
+        assert running.end()[0].startswith("drained ")
+    assert running.process.returncode == 0
 
 
 def test_source_runs_in_one_process(broker_arguments: Arguments, domain: str, tmp_path: Path) -> None:

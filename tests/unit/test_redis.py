@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 
+from sqspipes import TaskClient
 from sqspipes.brokers.base import OK, Depth, Entry, Kind, QueueSpec
 from sqspipes.brokers.redis import RedisBroker
 from sqspipes.errors import BrokerUnavailableError, CredentialsError, QueueMissingError
@@ -208,6 +209,26 @@ def test_full_server_takes_nothing_in_and_gives_everything_out(
         assert bodies(take(broker, Q)) == ["c"]
         broker.tag(Q, {"a": "1"})
         assert broker.tags(Q) == {"a": "1"}
+
+
+def test_run_starts_on_a_full_server_and_gives_everything_out(
+    own: Valkey, open_url: Callable[..., RedisBroker]
+) -> None:
+    broker = open_url(own.url)
+    got: list[int] = []
+    tasks: list[Any] = [{"method": got.append, "name": "last", "priorities": 2}]
+    with TaskClient("full", broker=own.url, tags={"a": "b"}).register_tasks(tasks) as first:
+        first.put_many(range(100))
+    with (
+        _past_the_broker(own) as direct,
+        TaskClient("full", broker=own.url, tags={"a": "b"}).register_tasks(tasks) as client,
+    ):
+        direct.config_set("maxmemory", "1")
+        assert client.run(drain=True).done == 100
+        # What is not there yet cannot be made, and that may pass.
+        with pytest.raises(BrokerUnavailableError):
+            broker.declare([QueueSpec("new")])
+    assert sorted(got) == list(range(100))
 
 
 def test_replica_is_waited_for_until_it_is_the_primary(
