@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.credentials import RefreshableCredentials
+from botocore.exceptions import ClientError
 from botocore.session import get_session
 
 from sqspipes import CredentialsError, QueueMissingError, RunError, TaskClient
@@ -29,6 +30,8 @@ class Keys:
     def __init__(self) -> None:
         self.number = self.given = 1
         self.refused = 0
+        self.away: str | None = None  #: what the token service answers, while it gives no keys
+        self.failed = 0
 
     def session(self) -> Any:
         """Return a boto3 session that fetches the keys of now when it is told that its own are old."""
@@ -39,6 +42,12 @@ class Keys:
 
     def fetch(self) -> dict[str, str]:
         """Return the keys of now. So near their end, they are fetched anew for each request."""
+        if self.away is not None:
+            self.failed += 1
+            said = {"Error": {"Code": self.away, "Message": "provoked by the test"}}
+            raise ClientError(
+                {**said, "ResponseMetadata": {"HTTPStatusCode": 400}}, "AssumeRoleWithWebIdentity"
+            )  # type: ignore[typeddict-item]
         end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=5)
         key, self.given = (
             f"KEY{self.given}",
@@ -103,6 +112,36 @@ def test_keys_that_expire_in_the_middle_are_renewed_without_a_hiccup(
     chaos.report(
         scenario="9 keys expire", broker="sqs", messages=rounds * 50, faults=keys.refused,
         lost=rounds * 50 - len(set(through.values)), repeated=len(through.values) - rounds * 50,
+        seconds=round(time.monotonic() - begun, 1),
+    )  # fmt: skip
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("code", ["IDPCommunicationError", "InvalidIdentityToken"])
+def test_token_service_that_is_away_is_waited_for(
+    chaos: Any, domain: str, proxy: Proxy, caplog: pytest.LogCaptureFixture, code: str
+) -> None:
+    caplog.set_level(logging.WARNING, "sqspipes")
+    keys, through, begun = Keys(), Through(), time.monotonic()
+    proxy.always("", keys)
+    with (
+        piped(domain, through, session=keys.session(), endpoint_url=proxy.url) as client,
+        client.start() as run,
+    ):
+        client.put_many(range(100))
+        eventually(lambda: len(through.values) >= 20, 60, "some are through")
+        keys.away, keys.failed = code, 0
+        eventually(lambda: run.over or keys.failed >= (40 if chaos.full else 10), 60, "keys were asked for")
+        keys.away = None
+        eventually(lambda: run.over or len(through.values) >= 100, 60, "all are through")
+        assert not run.over
+    assert run.summary.dead == 0
+    assert sorted(through.values) == list(range(100))
+    told = [record for record in caplog.records if record.name.startswith("sqspipes")]
+    assert len(told) == 2, caplog.text
+    chaos.report(
+        scenario=f"9 token service away: {code}", broker="sqs", messages=100, faults=keys.failed,
+        lost=100 - len(set(through.values)), repeated=len(through.values) - 100,
         seconds=round(time.monotonic() - begun, 1),
     )  # fmt: skip
 
