@@ -34,7 +34,7 @@ from sqspipes.errors import (
     SqspipesError,
     TooLargeError,
 )
-from sqspipes.letters import DeadLetter
+from sqspipes.letters import DeadLetter, DeadLetters
 from sqspipes.pipeline import Pipeline
 from sqspipes.results import BatchFailure, EmptyTaskOutput, Output, Reject, Retry, TaskCallback
 from sqspipes.runner.current import CurrentMessage, current_message
@@ -56,6 +56,7 @@ __all__ = [
     "CredentialsError",
     "CurrentMessage",
     "DeadLetter",
+    "DeadLetters",
     "DecodingError",
     "EmptyTaskOutput",
     "EncodingError",

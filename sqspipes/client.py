@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import threading
@@ -15,13 +14,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, overload
 
-from sqspipes import letters, names, options, watching
+from sqspipes import mending, names, options, watching
 from sqspipes.asked import Asked, Pipe, TaskName, checked_priority
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry, QueueSpec
 from sqspipes.caller import Caller
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
-from sqspipes.letters import DeadLetter
+from sqspipes.letters import DeadLetters
 from sqspipes.message import Message, checked_name, encode_value
 from sqspipes.outputs import check_place, check_readable, output_task, reading, taken
 from sqspipes.patience import DEFAULT_SECONDS, patiently
@@ -602,30 +601,59 @@ class TaskClient:
         pipe = self._pipe
         return watching.look(self._broker, self.domain, pipe.everything, runs, pipe.control_queue)
 
-    def dead_letters(self, task: TaskName | None = None) -> Iterator[DeadLetter]:
-        """Iterate over the dead letters of one task, or of all.
+    def dead_letters(self, task: TaskName | None = None) -> DeadLetters:
+        """Iterate over the dead letters of one task, or of all that are registered.
 
-        Listing hides letters from other listings while it runs, 60 s at most, and gives them back.
+        A name may also be that of a task that was registered once: its letters are listed as long as its queue of
+        dead letters is there. Listing hides letters from other listings while it runs, 60 s at most, and gives them
+        back; it sends and deletes nothing. ``whole`` of what is returned says at the end whether that was all.
         """
-        return itertools.chain.from_iterable(letters.listed(self._broker, one) for one in self._mended(task))
+        return DeadLetters(self._broker, self._mended(task))
 
-    def redrive(self, task: TaskName | None = None, ids: Collection[str] | None = None) -> int:
-        """Send dead letters back to their old place, group and level, with fresh attempts; return how many."""
+    def redrive(
+        self, task: TaskName | None = None, ids: Collection[str] | None = None, *, to: TaskName | None = None
+    ) -> int:
+        """Send dead letters back to their old place, group and level, with fresh attempts; return how many.
+
+        All of a task, or of all tasks, or those with the given ids, until each is found. ``to`` names another task
+        that gets them; letters of a task that is not registered any more go nowhere else.
+        """
         wanted = _checked_ids(ids)
-        return sum(letters.redrive(self._broker, one, wanted, DEFAULT_SECONDS) for one in self._mended(task))
+        if to is not None and task is None:
+            raise OptionError(f"to is {to!r}: it goes with a task, the one whose dead letters are sent there")
+        target = None if to is None else self._pipe.fed(to)
+        chosen = self._mended(task)
+        for one in chosen:
+            if target is None and one.index < 0:
+                raise OptionError(
+                    f"task {one.name!r} is not registered: say to=, the task that gets its letters"
+                )
+        self._declare([] if target is None else [target])
+        return sum(
+            mending.redrive(self._broker, one, target or one, wanted, DEFAULT_SECONDS) for one in chosen
+        )
 
     def discard(self, task: TaskName, ids: Collection[str] | Literal["all"]) -> int:
         """Delete dead letters of a task for good, those with the given ids or ``"all"``; return how many."""
         if ids is None:
             raise options.refuse("ids", ids, "a list of ids, or 'all'")
         wanted = None if ids == "all" else _checked_ids(ids)
-        return sum(letters.discard(self._broker, one, wanted) for one in self._mended(task))
+        return sum(mending.discard(self._broker, one, wanted) for one in self._mended(task))
 
     def _mended(self, name: TaskName | None) -> list[Task]:
-        """Return the tasks whose dead letters are meant, their queues made."""
-        chosen = list(self.tasks) if name is None else [self.get_task_by_name(name)]
+        """Return the tasks whose dead letters are meant, the queues of those that are registered made."""
+        chosen, unknown = list(self.tasks), None
+        if name is not None:
+            try:
+                chosen = [self._pipe.reachable.get(str(name)) or self._pipe.named(name)]
+            except OptionError as error:
+                chosen, unknown = [], error
         found = [task for task in chosen if task.queues]
-        self._declare(found)
+        if isinstance(name, str) and not found:  # it is registered no more, or it is a source now
+            found = [task for task in [mending.former_task(self._broker, self.domain, name)] if task]
+        if unknown is not None and not found:
+            raise unknown
+        self._declare(task for task in found if task.index >= 0)
         return found
 
     # The broker

@@ -1,30 +1,20 @@
-"""Dead letters: list them, send them back, discard them."""
+"""Dead letters: what one tells, and the list of them."""
 
 from __future__ import annotations
 
 import logging
-import time
-import uuid
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqspipes import message as messages
-from sqspipes.brokers.base import MESSAGE_BYTES, Broker, Entry, Kind
-from sqspipes.errors import BrokerError, BrokerUnavailableError, CodecError
+from sqspipes.brokers.base import MESSAGE_BYTES, Broker, Entry
+from sqspipes.errors import CodecError
+from sqspipes.looking import Look
 from sqspipes.message import Death, Delivery, Message
-from sqspipes.patience import patiently
-from sqspipes.putting import send_many
-from sqspipes.task import LONGEST_LEASE, Task
+from sqspipes.task import Task
 
 logger = logging.getLogger(__name__)
-
-#: Seconds for which a listing hides what it lists from other listings.
-LISTING_SECONDS = 60.0
-
-#: Seconds to wait for more where an answer may be empty though the queue is not.
-LAST_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +41,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class Found:
     """A dead letter with the delivery it came in."""
 
     letter: DeadLetter
@@ -59,78 +49,68 @@ class _Found:
     delivery: Delivery
 
 
-def listed(broker: Broker, task: Task) -> Iterator[DeadLetter]:
-    """Yield a task's dead letters, oldest first as far as the broker keeps order; give them back at the end."""
-    found: list[_Found] = []
-    try:
-        for batch in _receive(broker, task, LISTING_SECONDS):
-            found += batch
-            yield from (one.letter for one in batch)
-    finally:
-        _give_back(broker, task.dead_queue, found)
+# Listing
 
 
-def redrive(broker: Broker, task: Task, ids: Collection[str] | None, timeout: float) -> int:
-    """Send dead letters back to their task's queue, in the order in which they died; return how many."""
-    chosen, others = _choose(broker, task, ids)
-    chosen.sort(key=lambda one: one.letter.died)
-    try:
-        send_many(broker, lambda: (_redriven(task, one) for one in chosen), timeout)
-        _ack(broker, task.dead_queue, chosen)
-        return len(chosen)
-    except BaseException:
-        others += chosen
-        raise
-    finally:
-        _give_back(broker, task.dead_queue, others)
+@dataclass(slots=True)
+class _End:
+    """How a listing ended; ``missing`` says what it did not show."""
+
+    reached: bool = False
+    missing: list[str] = field(default_factory=list)
 
 
-def discard(broker: Broker, task: Task, ids: Collection[str] | None) -> int:
-    """Delete dead letters for good; return how many."""
-    chosen, others = _choose(broker, task, ids)
-    try:
-        return _ack(broker, task.dead_queue, chosen)
-    finally:
-        _give_back(broker, task.dead_queue, others)
+class DeadLetters(Iterator[DeadLetter]):
+    """The dead letters of one task or of several, one after the other; no letter is kept.
+
+    ``whole`` is True once the end is reached and every letter was listed. ``missing`` says in words what was not,
+    and so does a WARNING. ``close`` gives back what was taken, and so does the end.
+    """
+
+    def __init__(self, broker: Broker, tasks: Sequence[Task]) -> None:
+        self._end = _End()
+        # The generator must not know this object: to drop the object gives the letters back at once.
+        self._letters = _listed(broker, tasks, self._end)
+
+    @property
+    def whole(self) -> bool:
+        """Whether the end is reached and every letter was listed."""
+        return self._end.reached and not self._end.missing
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What was not listed, in words."""
+        return tuple(self._end.missing)
+
+    def __next__(self) -> DeadLetter:
+        return next(self._letters)
+
+    def close(self) -> None:
+        """Give back what was taken; nothing more is listed."""
+        self._letters.close()
 
 
-def _redriven(task: Task, found: _Found) -> tuple[str, Entry]:
-    message = messages.redriven(found.message)
-    body = messages.encode(message) if message.raw is None else message.raw
-    id = messages.redrive_id(message, task.name)
-    return task.queue(task.level(message.priority)), Entry(body, message.lane, id)
+def _listed(broker: Broker, tasks: Sequence[Task], end: _End) -> Generator[DeadLetter, None, None]:
+    """Yield the dead letters of tasks, each task's as its queue hands them out."""
+    for task in tasks:
+        look = Look(broker, task.dead_queue, together=broker.limits.requests_in_flight)
+        try:
+            for batch in look.batches():
+                yield from (read(task, delivery).letter for delivery in batch)
+            missing = look.missing()
+        finally:
+            look.give_back()
+        if missing:
+            end.missing.append(f"task {task.name}: {missing}")
+            logger.warning("not all dead letters of %s are listed: %s", task.name, missing)
+    end.reached = True
 
 
-def _choose(broker: Broker, task: Task, ids: Collection[str] | None) -> tuple[list[_Found], list[_Found]]:
-    chosen: list[_Found] = []
-    others: list[_Found] = []
-    for batch in _receive(broker, task, LONGEST_LEASE):
-        for one in batch:
-            (chosen if ids is None or one.letter.id in ids else others).append(one)
-    return chosen, others
+# Reading and writing
 
 
-def _receive(broker: Broker, task: Task, lease: float) -> Iterator[list[_Found]]:
-    """Receive all there is, each once, in batches."""
-    seen: set[str] = set()
-    end = time.monotonic() + lease
-    while time.monotonic() < end:
-        deliveries = _receive_once(broker, task.dead_queue, lease, uuid.uuid4().hex)
-        if not deliveries:
-            return
-        yield [_read(task, delivery) for delivery in deliveries if delivery.id not in seen]
-        seen.update(delivery.id for delivery in deliveries)
-
-
-def _receive_once(broker: Broker, queue: str, lease: float, attempt: str) -> list[Delivery]:
-    limits = broker.limits
-    wait = 0.0 if limits.exact else LAST_LOOK_SECONDS
-    return patiently(
-        lambda: broker.receive(queue, count=limits.entries, wait=wait, lease=lease, attempt=attempt)
-    )
-
-
-def _read(task: Task, delivery: Delivery) -> _Found:
+def read(task: Task, delivery: Delivery) -> Found:
+    """Return the letter that a delivery is, whatever its body."""
     unreadable: CodecError | None = None
     try:
         message = messages.decode(delivery)
@@ -151,7 +131,20 @@ def _read(task: Task, delivery: Delivery) -> _Found:
         died=death.died,
         redrives=message.redrives,
     )
-    return _Found(letter, message, delivery)
+    return Found(letter, message, delivery)
+
+
+def redriven(task: Task, target: Task, found: Found) -> tuple[str, Entry]:
+    """Return the queue that a letter goes back to, and what is sent; a body that is not ours goes as it came."""
+    message = messages.redriven(found.message)
+    id = messages.redrive_id(message, task.name)
+    if message.raw is not None:
+        body = message.raw
+    elif message.id == found.delivery.id:  # only what is not ours is called by the broker's id
+        body = found.delivery.body
+    else:
+        body = messages.encode(message)
+    return target.queue(target.level(message.priority)), Entry(body, message.lane, id)
 
 
 def _size_as_letter(delivery: Delivery, message: Message) -> int:
@@ -171,31 +164,3 @@ def _unwritten(task: Task, delivery: Delivery, message: Message, unreadable: Cod
     else:
         kind, error = "MaxReceives", "received too often without being settled: it may kill its process"
     return Death(task.name, kind, error, traceback="", attempts=0, died=delivery.sent)
-
-
-def _ack(broker: Broker, queue: str, found: Sequence[_Found]) -> int:
-    """Delete letters; count them."""
-
-    def ask(receipts: list[str]) -> int:
-        answers = broker.ack(queue, receipts)
-        if any(answer.kind is Kind.AGAIN for answer in answers):
-            raise BrokerUnavailableError(f"queue {queue} did not acknowledge all")
-        return sum(answer.kind is Kind.OK for answer in answers)
-
-    batches = _batches(found, broker.limits.entries)
-    return sum(patiently(partial(ask, [one.delivery.receipt for one in batch])) for batch in batches)
-
-
-def _give_back(broker: Broker, queue: str, found: Sequence[_Found]) -> None:
-    try:
-        for batch in _batches(found, broker.limits.entries):
-            patiently(
-                partial(broker.extend, queue, [(one.delivery.receipt, 0.0) for one in batch]),
-                LAST_LOOK_SECONDS,
-            )
-    except BrokerError as error:
-        logger.debug("%s: letters stay hidden until their lease ends: %s", queue, error)
-
-
-def _batches(found: Sequence[_Found], size: int) -> Iterator[Sequence[_Found]]:
-    return (found[start : start + size] for start in range(0, len(found), size))

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code.
 
     0: done. 1: an error, in one line on standard error. 2: the command was not understood. 3: a run was drained, and
-    something became a dead letter. 130: Ctrl-C.
+    something became a dead letter. 4: not all dead letters were listed, sent or deleted. 130: Ctrl-C.
     """
     _accept_any_text()
     try:

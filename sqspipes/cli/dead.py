@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -14,10 +16,16 @@ from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
 from sqspipes.client import TaskClient
 from sqspipes.errors import OptionError
-from sqspipes.letters import DeadLetter
+from sqspipes.letters import DeadLetter, DeadLetters
 
 #: Characters of an id that a terminal shows; the beginning of an id is enough to name it.
 SHORT = 12
+
+#: The exit code where some letters could not be listed, or were not sent or deleted.
+NOT_ALL = 4
+
+#: The names of what a letter tells.
+LETTER = tuple(field.name for field in fields(DeadLetter))
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +35,51 @@ class Box:
     client: TaskClient
     task: str
 
-    def letters(self) -> list[DeadLetter]:
-        """Return all of them."""
-        return list(self.client.dead_letters(self.task))
+    @contextmanager
+    def listing(self) -> Iterator[DeadLetters]:
+        """Give all of them, one after the other; what was taken is given back at the end."""
+        with closing(self.client.dead_letters(self.task)) as letters:
+            yield letters
 
-    def chosen(self, letters: Sequence[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
-        """Return those with the given ids, or whose ids begin with them."""
-        return [self._one(letters, id) for id in ids]
+    def named(self, ids: Sequence[str]) -> list[DeadLetter]:
+        """Return those with the given ids, or whose ids begin with them; no further ones than needed are listed."""
+        exact: dict[str, DeadLetter] = {}
+        begun: dict[str, dict[str, DeadLetter | None]] = {id: {} for id in ids}
+        count = 0
+        with self.listing() as letters:
+            for letter in letters:
+                count += 1
+                for id in ids:
+                    if letter.id == id:
+                        exact.setdefault(id, letter)
+                    elif letter.id.startswith(id):  # the first is kept, of others the id alone
+                        begun[id].setdefault(letter.id, None if begun[id] else letter)
+                if len(exact) == len(begun):
+                    break
+        return [exact.get(id) or self._begun(id, begun[id], count) for id in ids]
 
-    def _one(self, letters: Sequence[DeadLetter], id: str) -> DeadLetter:
-        found = [letter for letter in letters if letter.id == id]
-        found = found or [letter for letter in letters if letter.id.startswith(id)]
-        if len({letter.id for letter in found}) > 1:
+    def _begun(self, id: str, found: Mapping[str, DeadLetter | None], count: int) -> DeadLetter:
+        if len(found) > 1:
             has = asking.count_of(len(found), "dead letter")
             raise OptionError(f"id {id!r} begins the ids of {has} of task {self.task!r}: write more of it")
-        if not found:
-            has = asking.count_of(len(letters), "dead letter")
-            raise OptionError(f"id {id!r} is not found: there are {has} of task {self.task!r}")
-        return found[0]
+        for letter in found.values():
+            if letter is not None:
+                return letter
+        has = asking.count_of(count, "dead letter")
+        raise OptionError(f"id {id!r} is not found: there are {has} of task {self.task!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The letters that are meant: ``ids`` are None for all there are; ``more``: more than were counted."""
+
+    ids: list[str] | None
+    count: int
+    more: bool = False
+
+    def __str__(self) -> str:
+        counted = asking.count_of(self.count, "dead letter")
+        return f"{counted}, and those that were not listed," if self.more else counted
 
 
 @click.group(invoke_without_command=True)
@@ -55,11 +90,11 @@ class Box:
 def dead(context: click.Context, target: str, task: str) -> None:
     """List, show, redrive or discard the dead letters of a task.
 
-    Without a further command they are listed. The beginning of an id is enough to name one.
+    Without a further command they are listed. The beginning of an id is enough to name one. The task may be one that
+    is registered no more. Exit code 4: some could not be listed, or were not sent or deleted.
     """
     logs.set_up()
-    client = context.with_resource(client_named(target))
-    context.obj = Box(client, client.get_task_by_name(task).name)
+    context.obj = Box(context.with_resource(client_named(target)), task)
     if context.invoked_subcommand is None:
         context.invoke(list_letters)
 
@@ -70,21 +105,27 @@ def dead(context: click.Context, target: str, task: str) -> None:
 @click.pass_obj
 def list_letters(box: Box, as_json: bool = False) -> None:
     """List them."""
-    letters = box.letters()
-    if as_json:
-        for letter in letters:
-            click.echo(json.dumps(asdict(letter)))
-        return
-    if not letters:
-        click.echo(f"{box.task} has no dead letters", err=True)
-        return
+    with box.listing() as letters:
+        if as_json:
+            for letter in letters:
+                click.echo(json.dumps({name: getattr(letter, name) for name in LETTER}))
+        else:
+            _list_as_table(box.task, letters)
+    if not letters.whole:  # the log says why
+        click.get_current_context().exit(NOT_ALL)
+
+
+def _list_as_table(task: str, letters: DeadLetters) -> None:
     console = tables.console()
     table = tables.table("id", "died", "attempts#", "error")
     for letter in letters:
         id = letter.id[:SHORT] if console.is_terminal else letter.id
-        error = " ".join(asking.printable(f"{letter.error_type}: {letter.error}").split())
-        table.add_row(id, _time(letter.died), str(letter.attempts), error)
-    tables.show(table, console)
+        error = asking.printable(f"{letter.error_type}: {letter.error}"[: tables.NO_TERMINAL])
+        table.add_row(asking.printable(id), _time(letter.died), str(letter.attempts), " ".join(error.split()))
+    if table.row_count:
+        tables.show(table, console)
+    elif letters.whole:
+        click.echo(f"{task} has no dead letters", err=True)
 
 
 @dead.command("show")
@@ -93,7 +134,7 @@ def list_letters(box: Box, as_json: bool = False) -> None:
 @click.pass_obj
 def show_letter(box: Box, id: str) -> None:
     """Show one of them: its value, its error and the traceback."""
-    (letter,) = box.chosen(box.letters(), [id])
+    (letter,) = box.named([id])
     for line in _described(letter):
         click.echo(asking.printable(line))
 
@@ -106,9 +147,16 @@ def _described(letter: DeadLetter) -> Iterator[str]:
     yield f"first put  {_time(letter.first_put)}"
     yield f"died       {_time(letter.died)}, {letter.attempts} attempts, {letter.redrives} redrives before"
     yield f"error      {letter.error_type}: {letter.error}"
-    yield f"value      {json.dumps(letter.value, indent=2, ensure_ascii=False)}"
+    yield f"value      {_indented(letter.value)}"
     if letter.traceback:
         yield f"\n{letter.traceback.rstrip()}"
+
+
+def _indented(value: Any) -> str:
+    try:
+        return json.dumps(value, indent=2, ensure_ascii=False)
+    except RecursionError:  # in one line it may be nested more deeply
+        return json.dumps(value, ensure_ascii=False)
 
 
 def _choosing(command: Callable[..., None]) -> Callable[..., None]:
@@ -128,15 +176,16 @@ def _choosing(command: Callable[..., None]) -> Callable[..., None]:
 
 @dead.command()
 @_choosing
+@click.option("--to", metavar="TASK", shell_complete=completing.tasks, help="To another task.")
 @click.pass_obj
-def redrive(box: Box, ids: tuple[str, ...], all_: bool, error: str | None, yes: bool) -> None:
+def redrive(box: Box, ids: tuple[str, ...], all_: bool, error: str | None, yes: bool, to: str | None) -> None:
     """Send them to their task again, with fresh attempts."""
-    chosen = _chosen(box, ids, all_, error)
-    if chosen:
-        question = f"Send {asking.count_of(len(chosen), 'dead letter')} to {box.task} again?"
-        asking.confirm(question, yes)
-    count = box.client.redrive(box.task, chosen) if chosen else 0
-    click.echo(f"{asking.count_of(count, 'dead letter')} sent to {box.task} again")
+    chosen, target = _chosen(box, ids, all_, error), to or box.task
+    if chosen.count:
+        asking.confirm(f"Send {chosen} to {target} again?", yes)
+    count = box.client.redrive(box.task, chosen.ids, to=to) if chosen.count else 0
+    click.echo(f"{asking.count_of(count, 'dead letter')} sent to {target} again")
+    _tell_left(chosen, count)
 
 
 @dead.command()
@@ -145,25 +194,43 @@ def redrive(box: Box, ids: tuple[str, ...], all_: bool, error: str | None, yes: 
 def discard(box: Box, ids: tuple[str, ...], all_: bool, error: str | None, yes: bool) -> None:
     """Delete them for good."""
     chosen = _chosen(box, ids, all_, error)
-    if chosen:
-        question = f"Delete {asking.count_of(len(chosen), 'dead letter')} of {box.task} for good?"
-        asking.confirm(question, yes)
-    count = box.client.discard(box.task, chosen) if chosen else 0
+    if chosen.count:
+        asking.confirm(f"Delete {chosen} of {box.task} for good?", yes)
+    wanted = "all" if chosen.ids is None else chosen.ids
+    count = box.client.discard(box.task, wanted) if chosen.count else 0
     click.echo(f"{asking.count_of(count, 'dead letter')} of {box.task} deleted")
+    _tell_left(chosen, count)
 
 
-def _chosen(box: Box, ids: Sequence[str], all_: bool, error: str | None) -> list[str]:
-    """Return the ids of the letters that are meant."""
+def _tell_left(chosen: Chosen, count: int) -> None:
+    """Say that letters are left which were meant, and end with the code for it."""
+    if count < chosen.count:
+        left = asking.count_of(chosen.count - count, "dead letter")
+        click.echo(f"{left} more was meant, and is there still or was taken by somebody else", err=True)
+        click.get_current_context().exit(NOT_ALL)
+
+
+def _chosen(box: Box, ids: Sequence[str], all_: bool, error: str | None) -> Chosen:
+    """Return the letters that are meant."""
     if sum([bool(ids), all_, error is not None]) != 1:
         raise click.UsageError("say which: their ids, or --all, or --error TYPE")
-    letters = box.letters()
     if ids:
-        letters = box.chosen(letters, ids)
-    elif error is not None:
-        letters = [letter for letter in letters if letter.error_type == error]
-    return list(dict.fromkeys(letter.id for letter in letters))
+        named = list(dict.fromkeys(letter.id for letter in box.named(ids)))
+        return Chosen(named, len(named))
+    found: dict[str, None] = {}
+    count = 0
+    with box.listing() as letters:
+        for letter in letters:
+            if all_ or letter.error_type == error:
+                found[letter.id] = None
+                count += 1
+    # What was not listed is meant by --all, too: it is found once those before it are gone.
+    return Chosen(None if all_ and not letters.whole else list(found), count, all_ and not letters.whole)
 
 
 def _time(seconds: float) -> str:
-    """Return a time, in the time zone here."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Return a time, in the time zone here; as it is if no calendar has it."""
+    try:
+        return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{seconds:g} s"

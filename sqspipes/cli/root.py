@@ -77,7 +77,8 @@ and then, in the same folder, type
     sqspipes put numbers 1 2 3
     sqspipes run numbers
 
-Exit codes: 0 done, 1 an error, 2 not understood, 3 drained with dead letters, 130 Ctrl-C.""",
+Exit codes: 0 done, 1 an error, 2 not understood, 3 drained with dead letters, 4 not all of
+the dead letters, 130 Ctrl-C.""",
 )
 @shared
 @click.option(

@@ -227,7 +227,7 @@ def test_redrive_that_dies_half_way_and_is_repeated_puts_each_once(domain: str, 
         proxy.always("DeleteMessageBatch", error(403, "AccessDenied"))
         with pytest.raises(BrokerError):
             client.redrive()
-        assert levels(client, "broken") == [12, 0]
+        assert levels(client, "broken") == [10, 0]  # the first batch
         proxy.always("DeleteMessageBatch", forwarded)
         assert client.redrive() == 12
         assert levels(client, "broken") == [12, 0]
