@@ -16,11 +16,12 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from sqspipes.errors import DecodingError, EncodingError, NewerFormatError, OptionError
+from sqspipes.errors import DecodingError, NewerFormatError, OptionError
+from sqspipes.values import encode_value, typename
 
 #: The version this module writes; it reads this one and every older one.
 FORMAT = 1
@@ -141,16 +142,6 @@ def redrive_id(message: Message, task: str) -> str:
 # The body
 
 
-def encode_value(value: Any, what: str, default: Callable[[Any], Any] | None = None) -> str:
-    """Return a value as JSON text; ``what`` names it in the error."""
-    try:
-        if default is None:
-            return _encoder.encode(value)
-        return json.dumps(value, allow_nan=False, separators=(",", ":"), default=default)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise EncodingError(f"{what} is not JSON: {_first_bad_part(value, default) or error}") from error
-
-
 def encode(message: Message, value: str | None = None) -> str:
     """Return a message's body; ``value`` is its value's JSON text where the caller has it already."""
     if message.death is None and message.raw is None and not message.extra:
@@ -217,7 +208,6 @@ def _refuse_constant(name: str) -> Any:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
-_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 _quoted = json.encoder.encode_basestring_ascii
 
 
@@ -268,7 +258,7 @@ def _read(body: dict[str, Any]) -> Message:
 
 def _read_death(death: Any) -> Death:
     if not isinstance(death, dict):
-        raise DecodingError(f"the body's dead is {_typename(death)}, not an object")
+        raise DecodingError(f"the body's dead is {typename(death)}, not an object")
     return Death(
         task=_typed(death, "task", str, ""),
         error_type=_typed(death, "error_type", str, ""),
@@ -290,7 +280,7 @@ def _typed(body: Mapping[str, Any], key: str, kind: Any, default: Any = _missing
     if value is _missing:
         raise DecodingError(f"the body has no {key}")
     if value is not default and (not isinstance(value, kind) or isinstance(value, bool)):
-        raise DecodingError(f"the body's {key} is {_typename(value)}")
+        raise DecodingError(f"the body's {key} is {typename(value)}")
     if kind is int and abs(value) > _MOST:
         raise DecodingError(f"the body's {key} is out of range")
     return value
@@ -304,32 +294,3 @@ def _seconds(body: Mapping[str, Any], key: str) -> float:
     if not math.isfinite(seconds):
         raise DecodingError(f"the body's {key} is out of range")
     return seconds
-
-
-def _typename(value: Any) -> str:
-    name = type(value).__name__
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
-
-
-def _first_bad_part(value: Any, default: Callable[[Any], Any] | None) -> str | None:
-    """Say where in a value the first part is that JSON cannot hold: ``$.rows[3].created is a datetime``."""
-    stack: list[tuple[str, Any]] = [("$", value)]
-    seen = 0
-    while stack:
-        path, part = stack.pop()
-        seen += 1
-        if seen > 1_000_000 or path.count(".") + path.count("[") > 900:
-            return f"{path[:60]}... is nested too deeply, or holds itself"
-        if isinstance(part, dict):
-            for key in part:
-                if not isinstance(key, str | int | float | bool | None):
-                    return f"{path} has a key that is {_typename(key)}"
-            stack.extend((f"{path}.{key}", part[key]) for key in reversed(part))
-        elif isinstance(part, list | tuple):
-            stack.extend((f"{path}[{i}]", part[i]) for i in range(len(part) - 1, -1, -1))
-        elif isinstance(part, float):
-            if part != part or part in (float("inf"), float("-inf")):
-                return f"{path} is {part}"
-        elif not isinstance(part, str | int | None) and default is None:
-            return f"{path} is {_typename(part)}"
-    return None

@@ -20,7 +20,7 @@ from sqspipes import (
 )
 from sqspipes.message import LETTER_BYTES
 from tests.conftest import AWS
-from tests.integration.support import PATIENCE, Seen, levels, piped, waiting
+from tests.integration.support import PATIENCE, Seen, levels, piped, run_until, waiting
 from tests.servers import (
     Forward,
     Proxy,
@@ -358,3 +358,22 @@ def test_put_many_gives_up_after_its_timeout_and_says_how_far_it_came(domain: st
         assert (caught.value.index, caught.value.sent) == (2, 2)
         assert isinstance(caught.value.__cause__, BrokerUnavailableError)
         assert waiting(client, "task") == 2
+
+
+def test_dict_whose_keys_collide_as_json_is_refused_wherever_it_is_given(
+    domain: str, pipe_broker: dict[str, Any]
+) -> None:
+    def work(value: int) -> dict[Any, str]:
+        return {value: "a", "1": "b"}
+
+    seen = Seen()
+    with piped(domain, pipe_broker, {"method": work, "retries": 3}, seen.take) as client:
+        with pytest.raises(EncodingError, match="has the keys 1 and '1', which are one"):
+            client.put({1: "a", "1": "b"})
+        with pytest.raises(PutError) as error:
+            client.put_many([2, {"deep": [{None: 1, "null": 2}]}])
+        assert error.value.index == 1
+        client.put(1)
+        assert run_until(client, done=2, dead=1).failed == 1
+        assert [letter.value for letter in client.dead_letters("work")] == [1]
+    assert seen.values == [{"2": "a", "1": "b"}]

@@ -24,6 +24,7 @@ LAYERS = (
     "task results step async_step",
     "brokers.base",
     "message names",
+    "values",
     "options",
     "errors",
 )

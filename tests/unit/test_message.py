@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sqspipes import message as messages
 from sqspipes.errors import DecodingError, EncodingError, NewerFormatError
 from sqspipes.message import Death, Message
+from sqspipes.values import encode_value
 from tests.builders import delivery_of, shown
 
 texts = st.text()
@@ -87,7 +88,7 @@ def test_raw_text_comes_back_as_it_was(message: Message, raw: str) -> None:
 
 @given(sound)
 def test_text_that_is_encoded_already_is_taken_as_it_is(message: Message) -> None:
-    text = messages.encode_value(message.value, "value")
+    text = encode_value(message.value, "value")
     assert messages.encode(message, text) == messages.encode(message)
 
 
@@ -228,7 +229,7 @@ def test_arbitrary_fields_are_read_or_refused_and_what_is_read_can_be_sent_on(bo
 )
 def test_error_says_where_a_value_is_not_json(value: Any, place: str) -> None:
     with pytest.raises(EncodingError) as caught:
-        messages.encode_value(value, "value")
+        encode_value(value, "value")
     assert place in str(caught.value)
 
 
@@ -236,7 +237,7 @@ def test_value_that_holds_itself_is_refused() -> None:
     value: list[Any] = []
     value.append(value)
     with pytest.raises(EncodingError):
-        messages.encode_value(value, "value")
+        encode_value(value, "value")
 
 
 def test_value_that_is_nested_too_deeply_is_refused() -> None:
@@ -244,8 +245,8 @@ def test_value_that_is_nested_too_deeply_is_refused() -> None:
     for _ in range(100_000):
         value = [value]
     with pytest.raises(EncodingError):
-        messages.encode_value(value, "value")
+        encode_value(value, "value")
 
 
 def test_default_has_the_say_over_what_json_cannot_hold() -> None:
-    assert messages.encode_value({1, 2}, "value", default=sorted) == "[1,2]"
+    assert encode_value({1, 2}, "value", default=sorted) == "[1,2]"
