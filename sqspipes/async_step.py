@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from sqspipes.step import Step, StepCall, outputs
+from sqspipes.step import Step, StepCall, has_run, outputs
 
 if TYPE_CHECKING:
     import asyncio
@@ -26,6 +26,7 @@ class AsyncStepCall(StepCall):
 
     def _check_hooks(self, label: str) -> None:
         """Take hooks of both kinds."""
+        self._check_no_hook_yields(label)
 
     @property
     def yields(self) -> bool:
@@ -40,6 +41,12 @@ class AsyncStepCall(StepCall):
         async with self._lent() as step:
             await _ended(step.before_consume())
             result = await step.consume(*args)
+            while inspect.isawaitable(result):
+                result = await result
+            if isinstance(result, AsyncGenerator):  # it uses the instance, which is ours only here
+                async with aclosing(result) as values:
+                    step._produced[:0] = [value async for value in values]
+                result = None
             await _ended(step.after_consume(args[0] if args else None))
             return outputs(step._produced, result) if step._produced else result
 
@@ -97,5 +104,4 @@ class AsyncStepCall(StepCall):
 
 async def _ended(made: Any) -> None:
     """Wait for what a hook returned, if that is to be awaited."""
-    if inspect.isawaitable(made):
-        await made
+    has_run(await made if inspect.isawaitable(made) else made)

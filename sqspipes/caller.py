@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Caller:
     """Calls functions here; as a context manager it tears steps down when the block is left.
 
-    What is async runs on one event loop of its own.
+    What is async runs on one event loop of its own: in this thread, or beside it where a loop runs here already.
     """
 
     def __init__(self) -> None:
@@ -22,12 +22,12 @@ class Caller:
         self._called: dict[str, Plan] = {}
 
     def call(self, plan: Plan, *args: Any) -> Any:
-        """Return what a task's function returns; a plain generator of what an async one yields."""
+        """Return what a task's function returns, which may have to be awaited."""
         self._called[plan.task.name] = plan
-        made = plan.function(*args)
-        return self._result(made) if plan.is_async else made
+        return plan.function(*args)
 
-    def _result(self, made: Any) -> Any:
+    def awaited(self, made: Any) -> Any:
+        """Return what something to be awaited gives, or a plain generator of what an async one yields."""
         if self._loop is None:
             from sqspipes.runner.own_loop import OwnLoop  # with asyncio, which is slow to import
 
@@ -44,7 +44,7 @@ class Caller:
             for plan in self._called.values():
                 left = plan.step.leave() if plan.step is not None else None
                 if left is not None:
-                    self._result(left)
+                    self.awaited(left)
         finally:
             if self._loop is not None:
                 self._loop.close()

@@ -21,7 +21,7 @@ from sqspipes.brokers.base import Broker, Entry, QueueSpec
 from sqspipes.caller import Caller
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
 from sqspipes.letters import DeadLetters
-from sqspipes.message import Message, checked_name, encode_value
+from sqspipes.message import Message, checked_name
 from sqspipes.outputs import check_place, check_readable, output_task, reading, taken
 from sqspipes.patience import DEFAULT_SECONDS, patiently
 from sqspipes.processes import child, travel
@@ -37,6 +37,7 @@ from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
 from sqspipes.task import INHERITED, Backoff, Task, make_tasks
 from sqspipes.trial import Trial
+from sqspipes.values import encode_value
 from sqspipes.watching import Status
 
 Tasks = Sequence[Callable[..., Any] | Mapping[str, Any] | str]
@@ -72,7 +73,7 @@ class TaskClient:
     :param stop_timeout: seconds that running calls get when a run stops.
     :param control_interval: seconds, 0.1 or more, between two looks of a run at what ``pause``, ``resume`` and
         ``stop_all`` say; None for no look at all. Default the broker's own: 60 on SQS, 2 on the others.
-    :param json_default: as in ``json.dumps(default=)``.
+    :param json_default: as in ``json.dumps(default=)``; it is not asked about what is to be awaited.
     :param output: the name of a queue of its own for the last task's results, which ``results`` reads; on Redis also
         ``rpush@key``, a plain list that they are pushed to as JSON.
     """
@@ -277,10 +278,10 @@ class TaskClient:
         check_place(self._pipe.output, self._broker)
         self._declare(self._pipe.everything[1:])
         targets = {name: task for name, task in self._pipe.reachable.items() if task is not first}
-        engine = DirectEngine(self._broker, targets, self._declared, DEFAULT_SECONDS)
         plan = self._pipe.plan(source)
         parent = Message(uuid.uuid4().hex, None, priority=checked_priority(priority))
         with Caller() as caller:
+            engine = DirectEngine(self._broker, targets, self._declared, DEFAULT_SECONDS, caller.awaited)
             calls.hand_on(plan, Origin(), parent, caller.call(plan, *source.args), engine)
 
     def call(self, value: Any, *, task: TaskName | None = None) -> list[Any]:

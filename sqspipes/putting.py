@@ -18,6 +18,7 @@ from sqspipes.runner.executor import Emission
 from sqspipes.runner.held import Origin
 from sqspipes.runner.outage import Outage
 from sqspipes.task import Task
+from sqspipes.values import check_nothing_lazy
 
 
 def send_one(broker: Broker, queue: str, entry: Entry, id: str, seconds: float) -> None:
@@ -52,10 +53,12 @@ class DirectEngine:
     tasks: dict[str, Task]
     sizes: Mapping[str, int]  #: the largest body that each queue takes, in bytes
     timeout: float
+    awaited: Callable[[Any], Any]
 
     def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
         """Send one output to its queue."""
         if emission.task is None or emission.text is None:
+            check_nothing_lazy(emission.value, "result")
             return
         task = self.tasks[emission.task]
         message = Message(emission.id, emission.value, emission.group, task.level(emission.priority))

@@ -44,7 +44,7 @@ class EmptyTaskOutput:
 class TaskCallback:
     """A result, and a callback that runs once the result is safely handed on.
 
-    The callback runs before the input is acknowledged; when it raises, the call counts as failed.
+    The callback, which may be async, runs before the input is acknowledged; when it raises, the call has failed.
     """
 
     def __init__(self, result: Any, callback: Callable[..., Any], callback_args: Iterable[Any] = ()) -> None:

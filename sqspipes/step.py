@@ -6,10 +6,12 @@ import copy
 import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, MutableMapping
+from functools import partial
+from typing import Any, NamedTuple
 
 from sqspipes.errors import MissingKeyError, OptionError
+from sqspipes.values import let_go, typename
 
 #: What a step may have besides ``consume``.
 HOOKS = ("setup", "teardown", "before_consume", "after_consume", "rollback")
@@ -88,6 +90,13 @@ class Instructions(dict[str, Any]):
         return Instructions, (self._step, dict(self))
 
 
+class Pending(NamedTuple):
+    """What a call returned that is to be awaited first, and what follows from it, in the thread of the call."""
+
+    made: Any
+    then: Callable[[Any], Any]
+
+
 class StepCall:
     """A step as the function of a task."""
 
@@ -103,8 +112,19 @@ class StepCall:
     def _check_hooks(self, label: str) -> None:
         """Refuse hooks that nobody would await."""
         for hook in HOOKS:
-            if inspect.iscoroutinefunction(getattr(self.step, hook)):
+            method = getattr(self.step, hook)
+            if inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method):
                 raise OptionError(f"step {label}: {hook} is async def and consume is not: allowed is def")
+        self._check_no_hook_yields(label)
+
+    def _check_no_hook_yields(self, label: str) -> None:
+        """Refuse hooks that nobody would iterate over."""
+        for hook in HOOKS:
+            method = getattr(self.step, hook)
+            if inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method):
+                raise OptionError(
+                    f"step {label}: {hook} has a yield: allowed is a function that returns None"
+                )
 
     @property
     def yields(self) -> bool:
@@ -123,23 +143,26 @@ class StepCall:
         args = self._given(args)
         instructions = args[0] if args else None
         step._produced = []
-        step.before_consume()
+        has_run(step.before_consume())
         result = step.consume(*args)
-        if inspect.isgenerator(result):
-            return _streamed(step, result, instructions)
-        step.after_consume(instructions)
-        return outputs(step._produced, result) if step._produced else result
+        follow = partial(_consumed, step, instructions)
+        if inspect.isawaitable(result) or isinstance(result, AsyncGenerator):  # of a wrapped ``async def``
+            return Pending(result, follow)
+        return follow(result)
 
     @property
     def rolls_back(self) -> bool:
         """Whether the step has a rollback of its own."""
         return self.step.rollback is not Step.rollback
 
-    def rollback(self, value: Any) -> list[Any] | Awaitable[list[Any]]:
+    def rollback(self, value: Any) -> list[Any] | Awaitable[list[Any]] | Pending:
         """Roll one value back; return what the step produced."""
         step = self._instance()
         step._produced = []
-        step.rollback(*self._given((value,)))
+        made: Any = step.rollback(*self._given((value,)))
+        if inspect.isawaitable(made):
+            return Pending(made, lambda _: step._produced)
+        has_run(made)
         return step._produced
 
     def leave(self) -> Awaitable[None] | None:
@@ -147,7 +170,7 @@ class StepCall:
         step, self._threads.step = getattr(self._threads, "step", None), None
         if step is not None:
             try:
-                step.teardown()
+                has_run(step.teardown())
             except Exception:
                 step.log.exception("teardown of step %s failed", self.__name__)
         return None
@@ -162,7 +185,7 @@ class StepCall:
         found: Step | None = getattr(self._threads, "step", None)
         if found is None:
             found = self._made()
-            found.setup()
+            has_run(found.setup())
             self._threads.step = found
         return found
 
@@ -188,8 +211,27 @@ def outputs(produced: list[Any], result: Any) -> Iterator[Any]:
         yield result
 
 
+def has_run(made: Any) -> None:
+    """Refuse what a hook returned where that is still to be run: nobody does."""
+    if made is None:
+        return
+    if inspect.isawaitable(made) or inspect.isgenerator(made) or isinstance(made, AsyncGenerator):
+        let_go(made)
+        raise OptionError(
+            f"a hook of a step returned {typename(made)}, which nobody would run: allowed is None"
+        )
+
+
+def _consumed(step: Step, instructions: Any, result: Any) -> Any:
+    """Return what goes on after ``consume``: what it returned or yields, and what it produced."""
+    if inspect.isgenerator(result):
+        return _streamed(step, result, instructions)
+    has_run(step.after_consume(instructions))
+    return outputs(step._produced, result) if step._produced else result
+
+
 def _streamed(step: Step, values: Iterator[Any], instructions: Any) -> Iterator[Any]:
     """Yield what a step yields, as it comes, and what it produced once all went well."""
     yield from values
-    step.after_consume(instructions)
+    has_run(step.after_consume(instructions))
     yield from step._produced

@@ -16,6 +16,7 @@ from sqspipes.runner.executor import Emission
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.leases import Clock
 from sqspipes.task import Task
+from sqspipes.values import check_nothing_lazy
 
 
 class Trial:
@@ -61,12 +62,13 @@ class Trial:
         """Return what a task's function returns for a value, in a batch of one if it takes batches."""
         if plan.task.batch is None:
             return self._caller.call(plan, value, *plan.task.args)
-        results = self._caller.call(plan, [value], *plan.task.args)
+        results = calls.resolved(self._caller.call(plan, [value], *plan.task.args), self)
         return results if results is None else results[0]
 
     def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
         """Take an output to its task, or to the results."""
         if emission.task is None or emission.text is None:
+            check_nothing_lazy(emission.value, "result")
             self.results.append(emission.value)
             return
         task = self._pipe.reachable[emission.task]
@@ -81,6 +83,10 @@ class Trial:
             extra=calls.passed_on(origin.message.extra, self._task, task),
         )
         self._waiting.append((task, message, emission.text))
+
+    def awaited(self, made: Any) -> Any:
+        """Return what something to be awaited gives."""
+        return self._caller.awaited(made)
 
     def flush(self, origin: Origin) -> None:
         """Wait for nothing: what was emitted is safe here."""

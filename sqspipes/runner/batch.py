@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqspipes.results import BatchFailure
-from sqspipes.runner.calls import Plan, failed, hand_on
+from sqspipes.runner.calls import Plan, failed, hand_on, leave_alone, resolved
 from sqspipes.runner.executor import DONE, Ending, Outcome, Outlet
 from sqspipes.runner.held import Held
 from sqspipes.runner.settler import Abandoned
@@ -23,8 +23,8 @@ def perform_batch(plan: Plan, helds: Sequence[Held], outlet: Outlet) -> list[Out
     results: Sequence[Any]
     errors: dict[int, BaseException] = {}
     try:
-        given = plan.function([held.message.value for held in helds], *plan.task.args)
-        results = _checked(plan, given, len(helds))
+        made = plan.function([held.message.value for held in helds], *plan.task.args)
+        results = _checked(plan, resolved(made, outlet), len(helds))
     except Abandoned:
         raise
     except BatchFailure as error:
@@ -42,6 +42,7 @@ def perform_batch(plan: Plan, helds: Sequence[Held], outlet: Outlet) -> list[Out
         outcome = (
             BEHIND if lane in blocked else _outcome(plan, held, outlet, results[place], errors.get(place))
         )
+        leave_alone(results[place])
         if outcome is not DONE:
             blocked.add(lane)
         outcomes.append(outcome)
@@ -67,6 +68,7 @@ def _checked(plan: Plan, given: Any, count: int) -> Sequence[Any]:
         return [None] * count
     if isinstance(given, list | tuple) and len(given) == count:
         return given
+    leave_alone(given)
     shown = f"a {type(given).__name__}"
     if isinstance(given, list | tuple):
         shown = f"{shown} of {len(given)}"

@@ -8,19 +8,20 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesError
-from sqspipes.message import Death, Message, derived, encode_value, output_id, result_id
+from sqspipes.message import Death, Message, derived, output_id, result_id
 from sqspipes.results import Output, Reject, Retry, TaskCallback, ends_line
 from sqspipes.runner.entries import as_received
 from sqspipes.runner.executor import DONE, Emission, Ending, Outcome, Outlet
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
-from sqspipes.step import StepCall
+from sqspipes.step import Pending, StepCall
 from sqspipes.task import FIRST_BACKOFF, Task, is_async
+from sqspipes.values import CONTAINERS, PLAIN, encode_value, let_go
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,9 @@ TYPE_BYTES, ERROR_BYTES, TRACEBACK_BYTES = 200, 1_500, 5_000
 
 #: Times that outputs of one line may be sent back, to their own task or an earlier one.
 MOST_HOPS = 1_000
+
+#: Types of most results, none of which is to be awaited.
+_READY = PLAIN | CONTAINERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,33 +62,18 @@ def perform(plan: Plan, held: Held, outlet: Outlet) -> Outcome:
     return conclude(plan, held, outlet, lambda: plan.function(held.message.value, *plan.task.args))
 
 
-def conclude(
-    plan: Plan,
-    held: Held,
-    outlet: Outlet,
-    result: Callable[[], Any],
-    wait_for: Callable[[Any], Any] | None = None,
-) -> Outcome:
-    """Hand on what a call returns; ``result`` returns it, or raises what the call raised.
-
-    ``wait_for`` returns what comes of something to be awaited, where the task is async.
-    """
+def conclude(plan: Plan, held: Held, outlet: Outlet, result: Callable[[], Any]) -> Outcome:
+    """Hand on what a call returns; ``result`` returns it, or raises what the call raised."""
     try:
         hand_on(plan, held, held.message, result(), outlet)
     except Abandoned:
         raise
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too
-        return failed(plan, held, outlet, error, wait_for)
+        return failed(plan, held, outlet, error)
     return DONE
 
 
-def failed(
-    plan: Plan,
-    held: Held,
-    outlet: Outlet,
-    error: BaseException,
-    wait_for: Callable[[Any], Any] | None = None,
-) -> Outcome:
+def failed(plan: Plan, held: Held, outlet: Outlet, error: BaseException) -> Outcome:
     """Return what follows from a failed call; after the last one a step may roll it back."""
     outcome = failure(plan.task, held.failures + 1, error)
     step = plan.step
@@ -92,8 +81,7 @@ def failed(
         return outcome
 
     def rollback() -> Any:
-        produced = step.rollback(as_received(held).value)
-        return produced if wait_for is None else wait_for(produced)
+        return resolved(step.rollback(as_received(held).value), outlet)
 
     return _rolled_back(plan, held, outlet, outcome, rollback)
 
@@ -121,16 +109,32 @@ def _rolled_back(
 
 
 def hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Outlet) -> None:
-    """Emit what a function returned: nothing, one value, or each value of a generator as it comes."""
+    """Emit what a function returned: nothing, one value, or each value of a generator as it comes.
+
+    What is to be awaited is, also where a plain function returned it.
+    """
+    try:
+        _hand_on(plan, origin, parent, resolved(result, outlet), outlet)
+    except BaseException:
+        leave_alone(result)
+        raise
+
+
+def _hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Outlet) -> None:
     if isinstance(result, TaskCallback):
         hand_on(plan, origin, parent, result.result, outlet)
         _call_back(result, origin, outlet)
     elif inspect.isgenerator(result):
-        for value in several(plan, origin, parent, result, outlet):
-            if isinstance(value, TaskCallback):
-                _call_back(value, origin, outlet)
+        values = each(result, outlet)
+        try:
+            for value in several(plan, origin, parent, values, outlet):
+                if isinstance(value, TaskCallback):
+                    _call_back(value, origin, outlet)
+        finally:
+            close(values, f"{plan.task.name} {parent.id}")
     elif not ends_line(result, plan.ignore_none):
         value, way = on_its_way(plan, parent, result)
+        value = resolved(value, outlet)
         text = None if way.task is None else _encoded(plan, value)
         id = way.id or result_id(parent.id, plan.task.name)
         outlet.emit(origin, Emission(value, text, id, way.group, way.priority, way.task), last=True)
@@ -146,15 +150,64 @@ def several(
     """
     equals: Counter[str] = Counter()
     for value in values:
-        plain = value.result if isinstance(value, TaskCallback) else value
-        if not ends_line(plain, plan.ignore_none):
-            output, way = on_its_way(plan, parent, plain)
-            text = _encoded(plan, output)
-            content = derived(way.task or "", way.group or "", way.priority, text)
-            id = way.id or output_id(parent.id, plan.task.name, content, equals[content])
-            equals[content] += 1
-            outlet.emit(origin, Emission(output, text, id, way.group, way.priority, way.task))
+        try:
+            plain = resolved(value.result, outlet) if isinstance(value, TaskCallback) else value
+            if not ends_line(plain, plan.ignore_none):
+                output, way = on_its_way(plan, parent, plain)
+                output = resolved(output, outlet)
+                text = _encoded(plan, output)
+                content = derived(way.task or "", way.group or "", way.priority, text)
+                id = way.id or output_id(parent.id, plan.task.name, content, equals[content])
+                equals[content] += 1
+                outlet.emit(origin, Emission(output, text, id, way.group, way.priority, way.task))
+        except BaseException:
+            leave_alone(value)
+            raise
         yield value
+
+
+def resolved(made: Any, outlet: Outlet) -> Any:
+    """Return what comes of what a function made: what is to be awaited is, an async generator becomes a plain one."""
+    while type(made) not in _READY:
+        if isinstance(made, Pending):
+            made = made.then(resolved(made.made, outlet))
+        elif inspect.isawaitable(made) or isinstance(made, AsyncGenerator):
+            made = outlet.awaited(made)
+        else:
+            break
+    return made
+
+
+def each(values: Iterator[Any], outlet: Outlet) -> Generator[Any, None, None]:
+    """Yield what a generator yields, async parts run; when it is closed, the generator is."""
+    try:
+        for value in values:
+            if isinstance(value, AsyncGenerator):
+                yield from each(outlet.awaited(value), outlet)
+            else:
+                yield resolved(value, outlet)
+    finally:
+        values.close()  # type: ignore[attr-defined]
+
+
+def close(values: Any, whose: str) -> None:
+    """Close a generator that may have been left half-way; what it raises changes nothing, and is logged."""
+    try:
+        values.close()
+    except Abandoned:
+        raise
+    except BaseException as error:
+        logger.error("generator of %s failed when it was closed: %s", whose, describe(error))
+
+
+def leave_alone(result: Any) -> None:
+    """Let go of what a call returned and nobody awaits any more."""
+    while isinstance(result, TaskCallback | Output | Pending):
+        if isinstance(result, TaskCallback):
+            result = result.result
+        else:
+            result = result.value if isinstance(result, Output) else result.made
+    let_go(result)
 
 
 def passed_on(extra: Mapping[str, Any], here: Task, there: Task) -> Mapping[str, Any]:
@@ -274,7 +327,10 @@ def _encoded(plan: Plan, value: Any) -> str:
 def _call_back(result: TaskCallback, origin: Origin, outlet: Outlet) -> None:
     outlet.flush(origin)
     if origin.refused is None:
-        result.callback(*result.callback_args)
+        made = resolved(result.callback(*result.callback_args), outlet)
+        if inspect.isgenerator(made):
+            for _ in each(made, outlet):
+                pass
 
 
 def _cut(text: str, most: int, *, keep_end: bool = False) -> str:

@@ -32,6 +32,7 @@ from sqspipes.runner.pace import Pace
 from sqspipes.runner.settler import Abandoned, Parcel
 from sqspipes.runner.shared import Counts, Shared
 from sqspipes.task import Task
+from sqspipes.values import check_nothing_lazy
 
 logger = logging.getLogger(__name__)
 
@@ -79,13 +80,14 @@ class Dispatcher:
 
     def _make_executor(self) -> Executor:
         task, step, shared = self.task, self._plan.step, self._shared
-        if shared.loop is not None and self._is_async:
+        if self._is_async:
             # With asyncio, which is slow to import.
             from sqspipes.runner.loop import LoopExecutor
 
+            loop = shared.loop.get()
             return LoopExecutor(
-                task.domain, task.name, task.workers, self._call, self._conclude, self, shared.loop, shared.died
-            )  # fmt: skip
+                task.domain, task.name, task.workers, self._call, self._conclude, self, loop, shared.died
+            )
         leave = step.leave if step is not None else lambda: None
         name = f"{task.domain} {task.name}"
         return ThreadExecutor(name, task.workers, self._perform, self, shared.died, leave)
@@ -290,8 +292,7 @@ class Dispatcher:
     def _conclude(self, held: Held, result: Callable[[], Any]) -> Outcome:
         token = current.begin(held, self._shared.leases.clock)
         try:
-            wait_for = self._shared.loop.wait_for if self._shared.loop is not None else None
-            return calls.conclude(self._plan, held, self, result, wait_for)
+            return calls.conclude(self._plan, held, self, result)
         finally:
             current.end(token)
 
@@ -306,9 +307,11 @@ class Dispatcher:
         if stream is not None:
             stream.wait_for_room()
         if target is None:
-            if stream is not None:
-                self._shared.settler.expect(origin)
-                stream.offer(origin, emission.value)
+            if stream is None:
+                check_nothing_lazy(emission.value, f"result of {self.task.name}")
+                return
+            self._shared.settler.expect(origin)
+            stream.offer(origin, emission.value)
             return
         parent = origin.message if isinstance(origin, Held) else None
         task = self._plan.tasks[target]
@@ -336,6 +339,10 @@ class Dispatcher:
         if isinstance(origin, Held):
             self._send_results([origin])
         self._shared.settler.flush(origin)
+
+    def awaited(self, made: Any) -> Any:
+        """Return what something to be awaited gives, from the run's event loop."""
+        return self._shared.loop.result(made)
 
     def done(self, *ended: Ended) -> Call | None:
         """Settle calls: acknowledge, park for the next try, or bury; return one that their thread may run next."""

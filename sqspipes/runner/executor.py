@@ -88,11 +88,16 @@ class Outlet(Protocol):
     def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
         """Pass one output on; blocks while the next queue is behind. Raises ``CodecError`` for what cannot go.
 
+        That is also what nobody would run: an iterator that nobody gets.
+
         The last one of a call may wait until the call has ended.
         """
 
     def flush(self, origin: Origin) -> None:
         """Wait until all that was emitted so far is safe."""
+
+    def awaited(self, made: Any) -> Any:
+        """Return what something to be awaited gives, or a generator of what an async generator yields."""
 
 
 class Engine(Outlet, Protocol):

@@ -52,8 +52,12 @@ class Loop:
             loop = self._loop or self._started()
             loop.call_soon_threadsafe(self._begin, loop, coroutines)
 
-    def wait_for(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Return what a coroutine returns, to a thread that may wait; raises ``Abandoned`` after the ``close``."""
+    def wait_for(self, made: Any) -> Any:
+        """Return what a coroutine, or whatever else is to be awaited, gives to a thread that may wait.
+
+        Raises ``Abandoned`` after the ``close``.
+        """
+        coroutine = made if isinstance(made, Coroutine) else awaited(made)
         try:
             return self._begun(coroutine).result()()
         except (asyncio.CancelledError, futures.CancelledError):
@@ -197,6 +201,10 @@ class LoopExecutor(Executor):
         """Wait until all that was emitted so far is safe."""
         self._engine.flush(origin)
 
+    def awaited(self, made: Any) -> Any:
+        """Return what comes of something to be awaited."""
+        return self._engine.awaited(made)
+
     def done(self, *ended: Ended) -> None:
         """End calls; the one that may run in their place begins on the loop."""
         following = self._engine.done(*ended)
@@ -228,15 +236,20 @@ class LoopExecutor(Executor):
 
     def _pulled(self, values: AsyncGenerator[Any, None], held: Held) -> Iterator[Any]:
         """Yield what an async generator yields, in one of the threads."""
+        over = False
         try:
             while True:
                 try:
                     value = self._loop.wait_for(self._next(values, held))
-                except StopAsyncIteration:
-                    return
+                except BaseException as error:
+                    over = True
+                    if isinstance(error, StopAsyncIteration):
+                        return
+                    raise
                 yield value
         finally:
-            self._loop.begin([_closed(values)])
+            if not over:
+                self._loop.wait_for(_closed(values))
 
     async def _next(self, values: AsyncGenerator[Any, None], held: Held) -> Any:
         return await self._taking_turns(values.__anext__(), held)
@@ -266,6 +279,11 @@ def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         loop.run_until_complete(asyncio.wait(left))
     loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+async def awaited(made: Any) -> Any:
+    """Return what something to be awaited gives."""
+    return await made
 
 
 async def _next(values: AsyncGenerator[Any, None]) -> Any:

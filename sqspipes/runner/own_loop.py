@@ -1,37 +1,66 @@
-"""OwnLoop: an event loop in the calling thread, for what is called outside a run."""
+"""OwnLoop: an event loop for what is called outside a run, by the thread that waits for it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+import contextvars
+from collections.abc import AsyncGenerator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sqspipes.runner.loop import end_tasks
+from sqspipes.runner.loop import awaited, end_tasks
 
 
 class OwnLoop:
-    """An event loop that runs while somebody waits for a result."""
+    """An event loop that runs while somebody waits for a result.
+
+    It runs in the calling thread. Where that has a loop running already, as in a notebook or a web application, it
+    runs in a thread beside it: one thread runs one loop at a time.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._beside: ThreadPoolExecutor | None = None
+        if asyncio._get_running_loop() is not None:
+            self._beside = ThreadPoolExecutor(1, "sqspipes loop")
 
     def result(self, made: Any) -> Any:
-        """Return what a coroutine returns, or a plain generator of what an async one yields."""
+        """Return what something to be awaited gives, or a plain generator of what an async one yields."""
         if isinstance(made, AsyncGenerator):
             return self._each(made)
-        return self._loop.run_until_complete(made)
+        return self._do(lambda: self._loop.run_until_complete(awaited(made)))
 
     def close(self) -> None:
         """End what is left on it."""
         try:
-            end_tasks(self._loop)
+            self._do(lambda: end_tasks(self._loop))
         finally:
+            if self._beside is not None:
+                self._beside.shutdown()
             self._loop.close()
 
+    def _do(self, work: Callable[[], Any]) -> Any:
+        """Do something with the loop, in its thread."""
+        if self._beside is None:
+            return work()
+        future = self._beside.submit(contextvars.copy_context().run, work)
+        try:
+            return future.result()
+        finally:
+            if not future.done():  # Ctrl-C came meanwhile
+                self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+
     def _each(self, values: AsyncGenerator[Any, None]) -> Iterator[Any]:
-        while True:
-            try:
-                value = self._loop.run_until_complete(values.__anext__())
-            except StopAsyncIteration:
-                return
-            yield value
+        try:
+            while True:
+                try:
+                    value = self.result(values.__anext__())
+                except StopAsyncIteration:
+                    return
+                yield value
+        finally:
+            self.result(values.aclose())

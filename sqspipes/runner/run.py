@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
@@ -27,13 +27,11 @@ from sqspipes.runner.keeper import Keeper
 from sqspipes.runner.leases import Clock, Leases
 from sqspipes.runner.outage import Outage
 from sqspipes.runner.plan import RunPlan, Summary, described
+from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.settler import Settler
 from sqspipes.runner.shared import Shared
 from sqspipes.runner.source import Source
 from sqspipes.runner.stream import Stream
-
-if TYPE_CHECKING:
-    from sqspipes.runner.loop import Loop
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +85,8 @@ class Run(Background):
             refused=lambda held: self._of(held).refused(held),
             died=self._died,
         )
-        self._loop = self._make_loop()
+        steps = [plan.step for plan in self._plan.plans if plan.is_async and plan.step is not None]
+        self._loop = RunLoop(self._domain, self._died, [step.leave for step in steps])
         self._by_queue: dict[str, Dispatcher] = {}
         self.stream = (
             Stream(self._settler.safe, self._settler.forget) if self._plan.iterate is not None else None
@@ -165,15 +164,6 @@ class Run(Background):
             drains=plan.drain is not None,
         )
 
-    def _make_loop(self) -> Loop | None:
-        plans = [plan for plan in self._plan.plans if plan.is_async]
-        if not plans:
-            return None
-        from sqspipes.runner.loop import Loop  # with asyncio, which is slow to import
-
-        leaves = [plan.step.leave for plan in plans if plan.step is not None]
-        return Loop(self._domain, self._died, leaves)
-
     def _make_source(self, plan: Plan) -> Source:
         return Source(
             plan,
@@ -183,7 +173,7 @@ class Run(Background):
             ended=self._stir,
             gave_up=lambda error: self._commands.put(("raised", error)),
             died=self._died,
-            loop=self._loop if plan.is_async else None,
+            loop=self._loop,
         )
 
     # What users do with it
@@ -339,9 +329,8 @@ class Run(Background):
         settled &= self._settler.close(self._time_to_settle())
         for dispatcher in self._dispatchers.values():
             dispatcher.executor.join(time.monotonic() if self._hurried else deadline)
-        if self._loop is not None:
-            self._loop.leave(time.monotonic() if self._hurried else deadline)
-            self._loop.close(time.monotonic() + HURRIED_SECONDS)
+        self._loop.leave(time.monotonic() if self._hurried else deadline)
+        self._loop.close(time.monotonic() + HURRIED_SECONDS)
         if not settled:
             logger.warning("not everything could be settled in time: what is left comes back after its lease")
         summary = self.summary
@@ -398,9 +387,7 @@ class Run(Background):
             stops += [dispatcher.quiesce, dispatcher.executor.close]
         self._cut = True
         stops += [self._abandon, partial(self._settler.settle, 0.0), self._wait_for_receives]
-        stops += [self._keeper.stop, partial(self._settler.close, 0.0)]
-        if self._loop is not None:
-            stops.append(partial(self._loop.close, 0.0))
+        stops += [self._keeper.stop, partial(self._settler.close, 0.0), partial(self._loop.close, 0.0)]
         for stop in stops:
             with suppress(BaseException):
                 stop()

@@ -5,16 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from sqspipes.brokers.base import Broker
 from sqspipes.runner.gate import Gate
 from sqspipes.runner.leases import Leases
+from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.settler import Settler
 from sqspipes.runner.stream import Stream
-
-if TYPE_CHECKING:
-    from sqspipes.runner.loop import Loop
 
 
 @dataclass(slots=True)
@@ -37,7 +34,7 @@ class Shared:
     leases: Leases
     settler: Settler
     gate: Gate
-    loop: Loop | None  #: of a run with async tasks
+    loop: RunLoop
     stream: Stream | None
     died: Callable[[str, BaseException], None]
     raised: Callable[[BaseException], None]

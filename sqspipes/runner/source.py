@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqspipes.message import Message
 from sqspipes.names import MOST_PRIORITIES
@@ -17,12 +17,10 @@ from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.executor import Engine
 from sqspipes.runner.held import Origin
+from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.settler import Abandoned
 from sqspipes.runner.shared import Counts
 from sqspipes.task import yields
-
-if TYPE_CHECKING:
-    from sqspipes.runner.loop import Loop
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +32,8 @@ class Source:
     """Calls a source once per interval, at most ``workers`` calls at a time, and emits what it returns.
 
     A generator function is iterated by one thread, one value per interval, and resumed only when its last value
-    is safe. What is async runs on ``loop``, and the threads wait for it. ``ended`` is told when a thread of it ends,
-    ``gave_up`` of the error that failed too often.
+    is safe. What is async runs on the run's ``loop``, and the threads wait for it. ``ended`` is told when a thread of
+    it ends, ``gave_up`` of the error that failed too often.
     """
 
     def __init__(
@@ -48,7 +46,7 @@ class Source:
         ended: Callable[[], None],
         gave_up: Callable[[BaseException], None],
         died: Callable[[str, BaseException], None],
-        loop: Loop | None = None,
+        loop: RunLoop,
     ) -> None:
         self.counts = Counts()
         self._plan = plan
@@ -121,7 +119,7 @@ class Source:
 
     def _leave(self) -> None:
         """Tear down what a step has in this thread; on a loop its executor does."""
-        if self._plan.step is not None and self._loop is None:
+        if self._plan.step is not None and not self._plan.is_async:
             self._plan.step.leave()
 
     def _call(self) -> None:
@@ -130,7 +128,7 @@ class Source:
             try:
                 with _Running(self):
                     made = self._plan.function(*self._plan.task.args)
-                    result = made if self._loop is None else self._loop.wait_for(made)
+                    result = calls.resolved(made, self._engine)
                     self._emit(Origin(), result)
             except Abandoned:
                 raise
@@ -144,7 +142,7 @@ class Source:
         """Iterate over a generator source, and begin anew after an error."""
         while not self._stopped:
             made = self._plan.function(*self._plan.task.args)
-            values = made if self._loop is None else self._loop.pulled(made)
+            values = self._loop.get().pulled(made) if self._plan.is_async else made
             try:
                 self._iterate_once(values)
                 break
@@ -153,7 +151,7 @@ class Source:
             except BaseException as error:
                 self._failed(error)
             finally:
-                values.close()
+                calls.close(values, self._plan.task.name)
         self.stop()
 
     def _iterate_once(self, values: Iterator[Any]) -> None:
