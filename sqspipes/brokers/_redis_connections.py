@@ -28,6 +28,9 @@ _ANSWER_SECONDS = 15.0
 #: Seconds after which an idle connection is looked at before it is used.
 _TRUSTED = 1.0
 
+#: redis-py 5 sends the password to whoever has any certificate at all unless it is told not to.
+_VERIFIED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+
 #: Connections that are kept while nobody needs them.
 _MOST_IDLE = 64
 
@@ -155,7 +158,7 @@ class Connections:
             socket_timeout=_ANSWER_SECONDS,
             socket_keepalive=True,
             protocol=2,
-            **dict(place.files),
+            **({**_VERIFIED, **dict(place.files)} if place.tls else {}),
         )
         connection.connect()
         if not self._checked:

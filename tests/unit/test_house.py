@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import configparser
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,3 +84,12 @@ def test_every_queue_in_memory_has_a_bound() -> None:
         for name in queues(ast.parse(file.read_text()))
     }
     assert found - BOUNDS.keys() == set()
+
+
+def test_lowest_versions_that_are_allowed_are_tested() -> None:
+    repository = Path(__file__).parents[2]
+    tox = configparser.RawConfigParser()
+    tox.read(repository / "tox.ini")
+    tested = dict(re.findall(r"^(\w+)==([\d.]+)$", tox["testenv:floors"]["deps"], re.MULTILINE))
+    for name, floor in re.findall(r'"(\w+)>=([\d.]+)"', (repository / "setup.py").read_text()):
+        assert re.fullmatch(rf"{re.escape(floor)}(\.0)*", tested[name]), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import redis
 from sqspipes import TaskClient
 from sqspipes.brokers.base import OK, Depth, Entry, Kind, QueueSpec
 from sqspipes.brokers.redis import RedisBroker
-from sqspipes.errors import BrokerUnavailableError, CredentialsError, QueueMissingError
+from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError, QueueMissingError
 from sqspipes.message import Delivery
 from tests.contract.steps import PATIENCE, bodies, in_thread, kinds, put, take, take_one
 from tests.relay import Relay
@@ -269,6 +270,28 @@ def test_rediss_is_spoken_to_a_server_that_proves_who_it_is(
         assert bodies(waiting.result(PATIENCE)) == ["b"]
         with pytest.raises(BrokerUnavailableError, match=r"(?i)certificate"):
             open_url(f"{url}/other.pem")
+
+
+@pytest.mark.parametrize(
+    ("host", "authority", "known"),
+    [("127.0.0.1", "authority", False), ("localhost", "other", False), ("localhost", "authority", True)],
+)
+def test_password_is_sent_to_nobody_else_than_the_host(host: str, authority: str, known: bool) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_CERTIFICATES / "server.pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> bytes:
+            plain, _ = listener.accept()
+            with plain, contextlib.suppress(OSError), context.wrap_socket(plain, server_side=True) as server:
+                return server.recv(65536)
+            return b""
+
+        received, port = in_thread(serve), listener.getsockname()[1]
+        url = f"rediss://u:PASSWORD@{host}:{port}?ssl_ca_certs={_CERTIFICATES}/{authority}.pem"
+        with contextlib.closing(RedisBroker(url)) as broker, pytest.raises(BrokerError):
+            broker.names("")
+        assert (b"PASSWORD" in received.result(PATIENCE)) == known
 
 
 def test_interrupt_ends_a_wait_over_tls(
