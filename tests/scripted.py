@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 #: What becomes of one request: send what there is to send; the connection ends when its script does.
 Step = Callable[[socket.socket], None]
@@ -74,6 +76,47 @@ class Scripted:
                     self.requests.append(_request(connection))
                     step(connection)
         self.ended.release()
+
+
+class Answering:
+    """Listens on 127.0.0.1; ``steps`` has what becomes of each request, by its action.
+
+    ``GetQueueUrl`` has its answer where there is no step for it.
+    """
+
+    def __init__(self) -> None:
+        self.steps: dict[str, Step] = {}
+        #: The requests so far, by action: their parameters.
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                threading.Thread(target=self._play, args=(connection,), daemon=True).start()
+
+    def _play(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while True:
+                head, _, body = _request(connection).partition(b"\r\n\r\n")
+                action = next(x for x in head.decode().split("\r\n") if "AmazonSQS." in x).rpartition(".")[2]
+                params = json.loads(body)
+                self.asked.append((action, params))
+                step = self.steps.get(action) or self._url(params["QueueName"])
+                step(connection)
+
+    def _url(self, queue: str) -> Step:
+        return reply(json.dumps({"QueueUrl": f"{self.url}/0/{queue}"}).encode())
 
 
 def _request(connection: socket.socket) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ConnectionClosedError
+from botocore.exceptions import BotoCoreError
 
 from sqspipes.brokers._sqs_credentials import Credentials
 from sqspipes.brokers._sqs_errors import translated, unfetched
@@ -94,21 +94,11 @@ class Access:
         )
         region, endpoint_url = self._region, self._endpoint_url
         try:
-            client = self._session.client("sqs", region_name=region, endpoint_url=endpoint_url, config=config)
+            return self._session.client("sqs", region_name=region, endpoint_url=endpoint_url, config=config)
         except ValueError as error:
             raise OptionError(f"endpoint_url is {endpoint_url!r}, region {region!r}: {error}") from error
         except BotoCoreError as error:
             raise _explained(error) from error
-        client.meta.events.register("before-parse.sqs", _refuse_half_an_answer)
-        return client
-
-
-def _refuse_half_an_answer(response_dict: dict[str, Any], **_: Any) -> None:
-    """Raise when a connection ended in the middle of an answer: botocore would take that for an empty one."""
-    headers, body = response_dict["headers"], response_dict["body"]
-    length = headers.get("content-length", "")
-    if length.isdecimal() and "content-encoding" not in headers and len(body) < int(length):
-        raise ConnectionClosedError(endpoint_url=f"SQS ({len(body)} of {length} bytes came)")
 
 
 def _session(account: Account) -> Any:

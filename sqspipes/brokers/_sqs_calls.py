@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from botocore import xform_name
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
@@ -21,6 +20,7 @@ from sqspipes.brokers._sqs_account import (
     Access,
     Account,
 )
+from sqspipes.brokers._sqs_answers import Gate
 from sqspipes.brokers._sqs_clock import Clock
 from sqspipes.brokers._sqs_credentials import Credentials
 from sqspipes.brokers._sqs_errors import tells_the_signature, throttles, translated
@@ -125,6 +125,7 @@ class _Clients:
     process: int
     caller: Any
     polls: Polls
+    gate: Gate
     credentials: Credentials
     clock: Clock
     lean: Lean | None = None
@@ -144,20 +145,18 @@ class _Clients:
     def _through_boto3(self, client: Any, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
         # What botocore would raise from inside its own call does not say that it is about the credentials.
         self.credentials.get_frozen_credentials()
-        # The name is looked up in botocore's own cache.
-        call, ahead = getattr(client, xform_name(action)), self.clock.ahead
+        ahead = self.clock.ahead
         try:
-            result: dict[str, Any] = call(**params)
+            return self.gate.call(client, action, params)
         except ClientError as error:
             if error.operation_name != action:
                 raise self.credentials.failed(error) from error
             if not self.clock.corrected(error, ahead):
                 raise
-            result = call(**params)
+            return self.gate.call(client, action, params)
         except RuntimeError as error:
             # As botocore says it of credentials that were renewed between the line above and its request.
             raise self.credentials.failed(error) from error
-        return result
 
     def close(self) -> None:
         """Close the connections; in a child only its own copies of the parent's sockets."""
@@ -178,17 +177,19 @@ def _connected(account: Account) -> _Clients:
     """Make this process's clients; nothing is sent to SQS yet."""
     access = Access(account)
     caller = access.client(READ_TIMEOUT)
-    polls, process = Polls(), os.getpid()
+    polls, gate, process = Polls(), Gate(), os.getpid()
     credentials, clock = access.credentials, Clock(access.credentials)
     credentials.get_frozen_credentials()
+    gate.install(caller)
     lean = _lean(access, caller, clock) if account.transport == "lean" else None
     clock.install(caller)
     if lean is not None:
-        return _Clients(process, caller, polls, credentials, clock, lean=lean)
+        return _Clients(process, caller, polls, gate, credentials, clock, lean=lean)
     receiver = access.client(POLL_TIMEOUT)
+    gate.install(receiver)
     clock.install(receiver)
     polls.install(receiver)
-    return _Clients(process, caller, polls, credentials, clock, receiver=receiver)
+    return _Clients(process, caller, polls, gate, credentials, clock, receiver=receiver)
 
 
 def _lean(access: Access, client: Any, clock: Clock) -> Lean | None:

@@ -115,6 +115,9 @@ _TOKENS_NEVER = {
 _KMS = "Kms"
 _NAMED = re.compile(r"perform:? ((?!sqs:)[a-z0-9-]+:[A-Za-z]+)")
 
+
+#: Request Timeout, Too Early, Too Many Requests.
+_PASSING = (408, 425, 429)
 _GONE = {"ReceiptHandleIsInvalid", "MessageNotInflight"}
 
 _OTHER_KEYS = "Give other keys: aws_key= and aws_secret=, a profile with AWS_PROFILE, or session="
@@ -248,7 +251,7 @@ def _passes(error: ClientError, code: str) -> bool:
     if code in _SIGNATURE:
         # A machine that was suspended signs with the time of before: the text alone tells this from a wrong key.
         return _first_line(error).startswith("Signature ")
-    return code in _AGAIN or _status(error) >= 500 or _status(error) == 429
+    return code in _AGAIN or _status(error) >= 500 or _status(error) in _PASSING
 
 
 def _said(error: ClientError, code: str) -> str:

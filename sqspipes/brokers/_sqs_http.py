@@ -22,6 +22,8 @@ _LONGEST_ANSWER = 15.0
 #: Bytes of an answer's head at most.
 _LONGEST_HEAD = 65_536
 
+#: Digits of a body's length at most.
+_LONGEST_LENGTH = 15
 
 #: What a socket raises when its timeout is over: Python's own, or the kernel's.
 _SILENCES = (TimeoutError, BlockingIOError)
@@ -131,7 +133,7 @@ class Connection:
         length = headers.get("content-length")
         if length is None:
             return self._until_closed(), False
-        if not (length.isascii() and length.isdecimal()):
+        if not (length.isascii() and length.isdecimal()) or len(length) > _LONGEST_LENGTH:
             raise self._broken(f"Content-Length is {length[:80]!r}")
         return self._exactly(int(length)), True
 

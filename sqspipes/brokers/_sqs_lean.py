@@ -24,6 +24,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError, create_parser
 from urllib3.exceptions import ProtocolError
 
+from sqspipes.brokers._sqs_answers import check_error, result_of
 from sqspipes.brokers._sqs_clock import Clock
 from sqspipes.brokers._sqs_http import BrokenAnswerError, Connection, Reply, connected
 from sqspipes.brokers._sqs_polls import Poll
@@ -60,13 +61,13 @@ class Lean:
         ahead = self._clock.ahead
         reply = self._exchange(self._request(action, body), timeout, poll)
         if reply.status < 300:
-            return _result(reply)
+            return result_of(action, params, reply.status, reply.body)
         error = self._error(action, reply)
         if not self._clock.corrected(error, ahead):
             raise error
         reply = self._exchange(self._request(action, body), timeout, poll)
         if reply.status < 300:
-            return _result(reply)
+            return result_of(action, params, reply.status, reply.body)
         raise self._error(action, reply)
 
     def close(self) -> None:
@@ -120,6 +121,7 @@ class Lean:
 
     def _error(self, action: str, reply: Reply) -> ClientError:
         """Return the error that the client would raise."""
+        check_error(reply.status, reply.headers, reply.body)
         answer = {"status_code": reply.status, "headers": HeadersDict(reply.headers), "body": reply.body}
         try:
             parsed = self._parser.parse(answer, None)
@@ -127,26 +129,9 @@ class Lean:
             shape = self._model.shape_for_error_code(told.get("Code"))
             if shape is not None:
                 parsed.update(self._parser.parse(answer, shape))
-        except (AttributeError, TypeError, ValueError) as error:
+        except Exception as error:
             raise ResponseParserError(f"an answer with status {reply.status} is not SQS's") from error
         kind: Callable[..., ClientError] = self._errors.from_code(
             told.get("QueryErrorCode") or told.get("Code")
         )
         return kind(parsed, action)
-
-
-def _result(reply: Reply) -> dict[str, Any]:
-    if not reply.body:
-        return {}
-    try:
-        # What is null is not there, as in botocore's parser.
-        result = json.loads(reply.body, object_hook=_without_nulls if b"null" in reply.body else None)
-    except (ValueError, RecursionError) as error:
-        raise ResponseParserError(f"the answer is not JSON: {error}") from error
-    if not isinstance(result, dict):
-        raise ResponseParserError(f"the answer is a {type(result).__name__}, not an object")
-    return result
-
-
-def _without_nulls(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in found.items() if value is not None}

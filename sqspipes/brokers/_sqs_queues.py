@@ -62,7 +62,7 @@ def _policy_differences(found: str | None, value: str) -> Iterator[str]:
     if not found:
         yield "it has no RedrivePolicy"
         return
-    there, ours = json.loads(found), json.loads(value)
+    there, ours = _object(found), _object(value)
     for name in ("deadLetterTargetArn", "maxReceiveCount"):
         if str(there.get(name)) != str(ours.get(name)):
             yield f"{name} is {there.get(name)}, not {ours.get(name)}"
@@ -70,5 +70,14 @@ def _policy_differences(found: str | None, value: str) -> Iterator[str]:
 
 def _plain(name: str, value: str | None) -> object:
     if name in _JSON and value:
-        return json.loads(value)
+        return _object(value) or value
     return value.lower() if value else value
+
+
+def _object(text: str) -> dict[str, object]:
+    """Return the JSON object that a text is, or an empty one."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -23,7 +23,7 @@ from sqspipes.brokers.base import (
     Limits,
     QueueSpec,
 )
-from sqspipes.errors import OptionError, QueueMissingError
+from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
 from sqspipes.message import Delivery
 
 _logger = logging.getLogger(__name__)
@@ -125,8 +125,8 @@ class SqsBroker(Broker):
             queue,
             {"AttributeNames": [_COUNTS, _DELAYED, _IN_FLIGHT]},
         )
-        counts = {name: int(value) for name, value in answer["Attributes"].items()}
-        return Depth(counts.get(_COUNTS, 0) + counts.get(_DELAYED, 0), counts.get(_IN_FLIGHT, 0))
+        counts = {name: int(answer["Attributes"][name]) for name in (_COUNTS, _DELAYED, _IN_FLIGHT)}
+        return Depth(counts[_COUNTS] + counts[_DELAYED], counts[_IN_FLIGHT])
 
     def message_bytes(self, queue: str) -> int:
         return self._addresses.message_bytes(queue, self.limits.message_bytes)
@@ -135,12 +135,17 @@ class SqsBroker(Broker):
         names: list[str] = []
         # Without MaxResults SQS ends after 1,000 queues and does not say so.
         params: dict[str, Any] = {"MaxResults": 1_000, "QueueNamePrefix": prefix}
+        tokens: set[str] = set()
         while True:
             answer = self._calls.call("ListQueues", params)
             names += (url.rpartition("/")[2] for url in answer.get("QueueUrls", ()))
-            if not answer.get("NextToken"):
+            token = answer.get("NextToken", "")
+            if not token:
                 return [name for name in names if name.startswith(prefix)]
-            params["NextToken"] = answer["NextToken"]
+            if token in tokens:
+                raise BrokerUnavailableError("ListQueues: the answer is not SQS's: NextToken leads back")
+            tokens.add(token)
+            params["NextToken"] = token
 
     def queue_url(self, queue: str) -> str:
         return self._addresses.url(queue)
@@ -217,13 +222,13 @@ def _seconds(lease: float) -> int:
 
 
 def _delivery(queue: str, message: Mapping[str, Any]) -> Delivery:
-    attributes = message.get("Attributes", {})
+    attributes = message["Attributes"]
     return Delivery(
         queue=queue,
         id=message["MessageId"],
         receipt=message["ReceiptHandle"],
-        receives=int(attributes.get("ApproximateReceiveCount", 1)),
+        receives=int(attributes["ApproximateReceiveCount"]),
         body=message["Body"],
-        group=attributes.get("MessageGroupId", message["MessageId"]),
-        sent=int(attributes.get("SentTimestamp", 0)) / 1000,
+        group=attributes["MessageGroupId"],
+        sent=int(attributes["SentTimestamp"]) / 1000,
     )

@@ -140,18 +140,10 @@ def test_refreshed_credentials_sign_the_next_request(serve: Serve, connect: Conn
 
 
 def test_answer_has_no_nulls(serve: Serve, connect: Connect) -> None:
-    body = b'{"Messages": [{"Body": "null", "Attributes": null}], "Failed": null}'
-    server = serve([reply(body), reply(b"")], [reply(body)])
-    calls = connect(server)
-    result = calls.call("ReceiveMessage", PARAMS)
-    assert result == {"Messages": [{"Body": "null"}]}
-    assert calls.call("ReceiveMessage", PARAMS) == {}
-
-
-@pytest.mark.parametrize("body", [b"<html>", b'{"Messages": [', b"[]", b"null", b"\xff"])
-def test_answer_that_is_not_json_is_unavailable(serve: Serve, connect: Connect, body: bytes) -> None:
-    with pytest.raises(BrokerUnavailableError):
-        connect(serve([reply(body)])).call("ReceiveMessage", PARAMS)
+    message = b'{"MessageId": "m", "ReceiptHandle": "r", "Body": "null", "Attributes": null}'
+    server = serve([reply(b'{"Messages": [%b], "Failed": null}' % message)])
+    result = connect(server).call("ReceiveMessage", PARAMS)
+    assert result == {"Messages": [{"MessageId": "m", "ReceiptHandle": "r", "Body": "null"}]}
 
 
 ERRORS = [
@@ -163,13 +155,8 @@ ERRORS = [
     ),
     ("400 Bad Request", b'{"__type":"InvalidMessageContents","message":"m"}', "no semicolon"),
     ("403 Forbidden", b'{"__type":"AccessDeniedException","Message":"m"}', "AccessDenied;Sender"),
-    ("429 Slow", b"", ""),
-    ("404 Not Found", b"<html>not here</html>", ""),
-    ("302 Found", b"", ""),
-    ("500 Internal Server Error", b"", ""),
-    ("503 Service Unavailable", b"<html><b>Service Unavailable</b></html>", ""),
+    ("400 Bad Request", b"", "InvalidAddress;Sender"),
     ("503 Service Unavailable", b'{"__type":"ServiceUnavailable","message":"m"}', ""),
-    ("502 Bad Gateway", b"upstream", ""),
 ]
 
 
@@ -198,14 +185,6 @@ def raised(calls: Calls) -> tuple[Any, ...]:
     return type(caught.value), str(caught.value), type(error).__name__, error.response
 
 
-def test_error_that_is_not_sqss_is_unavailable(serve: Serve, connect: Connect) -> None:
-    server = serve([reply(b"[]", "400 Bad Request"), reply(b'{"__type":7}', "500 Broken")])
-    calls = connect(server)
-    for _ in range(2):
-        with pytest.raises(BrokerUnavailableError):
-            calls.call("ReceiveMessage", PARAMS)
-
-
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize(
     ("url", "script", "cause"),
@@ -230,14 +209,6 @@ def test_outage_is_the_one_that_boto3_tells(
     with pytest.raises(BrokerUnavailableError) as caught:
         connect(url or serve(script), transport).call("SendMessageBatch", PARAMS)
     assert type(caught.value.__cause__).__name__ == cause
-
-
-@pytest.mark.parametrize("transport", TRANSPORTS)
-def test_answer_that_was_cut_off_is_an_outage(serve: Serve, connect: Connect, transport: str) -> None:
-    # Some versions of what boto3 uses take it for an empty one.
-    server = serve([answer(b'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{"Me')])
-    with pytest.raises(BrokerUnavailableError):
-        connect(server, transport).call("ReceiveMessage", PARAMS)
 
 
 # Connections
