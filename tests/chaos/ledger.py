@@ -103,7 +103,7 @@ class RedisWitness:
             prefix, _, key = arguments[0].partition(":") if arguments else ("", "", "")
             if prefix != self._prefix:
                 continue
-            if command.upper() == "HSETNX" and key == "queues":
+            if command.upper() == "HSET" and key == "queues":
                 names[arguments[2].partition(" ")[0]] = arguments[1]
             if command.upper() in ("HSET", "HMSET") and key.endswith(":messages"):
                 queue = names[key.partition(":")[0]]
