@@ -115,8 +115,7 @@ class SqsBroker(Broker):
         try:
             answer = self._poll(queue, params)
         except PollCutError:
-            # What the server gave to the cut poll it gives again to the same attempt.
-            answer = self._call("ReceiveMessage", queue, {**params, "WaitTimeSeconds": 0})
+            answer = self._repeated(queue, {**params, "WaitTimeSeconds": 0})
         return [_delivery(queue, message) for message in answer.get("Messages", ())]
 
     def depth(self, queue: str) -> Depth:
@@ -192,12 +191,26 @@ class SqsBroker(Broker):
         except QueueMissingError as error:
             raise self._addresses.lost(error) from error
         except RefusedError as error:
-            if error.code != "InvalidParameterValue":
+            if error.code.removesuffix("Exception") != "InvalidParameterValue":
                 raise
         # SQS refuses an attempt id when it cannot replay the answer, for one after a throttled receive. What
-        # that one took comes back when its lease ends.
-        fresh = {**params, "QueueUrl": url, "ReceiveRequestAttemptId": uuid.uuid4().hex}
-        return self._calls.poll(fresh, queue=queue)
+        # that one took comes back when its lease ends. A cut poll is repeated with the id that it had.
+        params["ReceiveRequestAttemptId"] = uuid.uuid4().hex
+        return self._calls.poll({"QueueUrl": url, **params}, queue=queue)
+
+    def _repeated(self, queue: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the server gave to a poll that was cut: it gives that again to the same attempt.
+
+        An attempt that SQS does not take again brought nothing. SQS may refuse one that took no message, one after
+        five minutes, or one whose messages were changed meanwhile. A poll with the same parameters went out a moment
+        ago, so a refusal is about the attempt.
+        https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/using-receiverequestattemptid-request-parameter.html
+        """
+        try:
+            return self._call("ReceiveMessage", queue, params)
+        except RefusedError as error:
+            _logger.debug("the poll of %s that was cut brought nothing: %s", queue, error)
+            return {}
 
     def _batch(self, action: str, queue: str, entries: Sequence[dict[str, Any]]) -> list[Answer]:
         """Call with entries that are numbered, and return the answer to each."""

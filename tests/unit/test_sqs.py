@@ -102,9 +102,71 @@ def test_cut_poll_asks_for_what_the_server_gave_it(broker: Broker, proxy: Proxy,
     poll = in_thread(lambda: broker.receive(queue, count=5, wait=20, lease=30, attempt="my-attempt"))
     assert arrived.wait(PATIENCE)
     broker.interrupt()
-    assert poll.result(5) == []
+    assert poll.result(PATIENCE) == []
     first, second = [request.json for request in proxy.requests("ReceiveMessage")]
     assert second == {**first, "WaitTimeSeconds": 0}
+
+
+NOT_RETRYABLE = (
+    "Value a for parameter ReceiveRequestAttemptId is invalid. Reason: The receiveRequestAttemptId is not valid "
+    "anymore since the receive call is not retryable."
+)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["InvalidParameterValue", "InvalidParameterValueException", "AWS.SimpleQueueService.InvalidAttempt"],
+)
+def test_cut_poll_whose_attempt_is_refused_brought_nothing(
+    broker: Broker, proxy: Proxy, domain: str, code: str
+) -> None:
+    (queue,) = made(broker, domain)
+    arrived = threading.Event()
+
+    def signal(request: Any, forward: Any) -> Any:
+        arrived.set()
+        return forward(request)
+
+    proxy.plan("ReceiveMessage", signal, error(400, code, NOT_RETRYABLE))
+    poll = in_thread(lambda: take(broker, queue, wait=20))
+    assert arrived.wait(PATIENCE)
+    broker.interrupt()
+    assert poll.result(PATIENCE) == []
+
+
+def test_cut_poll_during_an_outage_is_an_outage(broker: Broker, proxy: Proxy, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    arrived = threading.Event()
+
+    def signal(request: Any, forward: Any) -> Any:
+        arrived.set()
+        return forward(request)
+
+    proxy.plan("ReceiveMessage", signal, error(503, "ServiceUnavailable"))
+    poll = in_thread(lambda: take(broker, queue, wait=20))
+    assert arrived.wait(PATIENCE)
+    broker.interrupt()
+    with pytest.raises(BrokerUnavailableError):
+        poll.result(PATIENCE)
+
+
+def test_cut_poll_asks_with_the_attempt_that_replaced_a_refused_one(
+    broker: Broker, proxy: Proxy, domain: str
+) -> None:
+    (queue,) = made(broker, domain)
+    arrived = threading.Event()
+
+    def signal(request: Any, forward: Any) -> Any:
+        arrived.set()
+        return forward(request)
+
+    proxy.plan("ReceiveMessage", error(400, "InvalidParameterValue", NOT_RETRYABLE), signal)
+    poll = in_thread(lambda: take(broker, queue, wait=20))
+    assert arrived.wait(PATIENCE)
+    broker.interrupt()
+    assert poll.result(PATIENCE) == []
+    asked = [request.json["ReceiveRequestAttemptId"] for request in proxy.requests("ReceiveMessage")]
+    assert asked[0] != asked[1] == asked[2]
 
 
 def test_attempt_that_cannot_be_replayed_is_replaced(broker: Broker, proxy: Proxy, domain: str) -> None:
@@ -137,4 +199,4 @@ def test_close_ends_open_polls(broker: Broker, proxy: Proxy, domain: str) -> Non
     assert arrived.wait(PATIENCE)
     broker.close()
     with pytest.raises(BrokerClosedError):
-        poll.result(5)
+        poll.result(PATIENCE)
