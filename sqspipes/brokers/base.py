@@ -5,6 +5,9 @@ A broker knows no task and never parses a body. The rules that each one keeps:
 - Messages of one group leave in the order in which they came. While one of them is in flight, nothing more of
   its group is handed out, except inside the one receive that took it.
 - A received message is invisible for its lease. Then it comes back, with its receive count one higher.
+- A message's id is the same at each receive, and no other message of the broker has it: in no queue, and at no time,
+  also after a purge, and in a file or a key space that is made anew in the place of one. What was put back from a
+  dead-letter queue is another message.
 - The same deduplication id again within five minutes, in the same queue and group: accepted, not stored. Also
   when the message is long gone.
 - A receipt is good for its own delivery only: after the lease ended, or a newer receive, the answer is GONE.

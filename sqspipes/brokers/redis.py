@@ -246,7 +246,8 @@ def _deliveries(queue: str, answer: Sequence[bytes]) -> Iterator[Delivery]:
         sent, group, body = message.split(b" ", 2)
         yield Delivery(
             queue=queue,
-            id=f"{id}-{number}",
+            # A replica that takes over, or a server without its last keys, gives numbers again.
+            id=f"{id}-{number}-{sent.decode()}",
             receipt=f"{id}-{number}-{receives}",
             receives=int(receives),
             body=body.decode(),

@@ -224,7 +224,7 @@ class SqliteBroker(Broker):
         return [
             Delivery(
                 queue=queue,
-                id=f"{file}-{row.seq}",
+                id=f"{file}-{row.seq}-{row.sent}",  # a file put back from a copy gives its numbers again
                 receipt=f"{file}-{row.seq}-{row.receives + 1}",
                 receives=row.receives + 1,
                 body=row.body,
