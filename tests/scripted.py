@@ -81,7 +81,7 @@ class Scripted:
 class Answering:
     """Listens on 127.0.0.1; ``steps`` has what becomes of each request, by its action.
 
-    ``GetQueueUrl`` has its answer where there is no step for it.
+    ``GetQueueUrl`` has its answer where there is no step for it, and ``GetQueueAttributes`` an empty one.
     """
 
     def __init__(self) -> None:
@@ -112,11 +112,13 @@ class Answering:
                 action = next(x for x in head.decode().split("\r\n") if "AmazonSQS." in x).rpartition(".")[2]
                 params = json.loads(body)
                 self.asked.append((action, params))
-                step = self.steps.get(action) or self._url(params["QueueName"])
+                step = self.steps.get(action) or self._usual(action, params)
                 step(connection)
 
-    def _url(self, queue: str) -> Step:
-        return reply(json.dumps({"QueueUrl": f"{self.url}/0/{queue}"}).encode())
+    def _usual(self, action: str, params: dict[str, Any]) -> Step:
+        if action == "GetQueueAttributes":
+            return reply(b'{"Attributes": {}}')
+        return reply(json.dumps({"QueueUrl": f"{self.url}/0/{params['QueueName']}"}).encode())
 
 
 def _request(connection: socket.socket) -> bytes:

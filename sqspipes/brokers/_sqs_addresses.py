@@ -15,6 +15,13 @@ _logger = logging.getLogger(__name__)
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
 _FRESH = 60.0
 
+#: The attribute that says where a queue knows deduplication ids, and its value where each group has its own.
+#: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SetQueueAttributes.html
+_SCOPE, _BY_GROUP = "DeduplicationScope", "messageGroup"
+
+# What a send needs to know, asked for together.
+_FOR_SENDING = ("MaximumMessageSize", _SCOPE)
+
 
 class Addresses:
     """What is known of queues; no lock is needed, the same question asked twice has the same answer."""
@@ -25,6 +32,7 @@ class Addresses:
         self._urls: dict[str, str] = {}
         self._arns: dict[str, str] = {}
         self._sizes: dict[str, int] = {}
+        self._scopes: dict[str, bool] = {}
         self._made: dict[str, float] = {}
         self._missed: set[str] = set()
 
@@ -44,9 +52,18 @@ class Addresses:
 
     def message_bytes(self, queue: str, default: int) -> int:
         """Return a queue's largest message; ``default`` where it may not be asked for."""
-        if queue not in self._sizes:
-            self.attributes(queue, ("MaximumMessageSize",))
+        if queue not in self._sizes and self.attributes(queue, _FOR_SENDING) is None:
+            self._scopes.setdefault(queue, False)
         return self._sizes.setdefault(queue, default)
+
+    def knows_ids_by_group(self, queue: str) -> bool:
+        """Say whether a queue knows a deduplication id in its own group only; not where that may not be asked for.
+
+        A queue that was made to do so is asked as well: other servers than SQS may not heed it.
+        """
+        if queue not in self._scopes:
+            self.attributes(queue, _FOR_SENDING)
+        return self._scopes.setdefault(queue, False)
 
     def attributes(self, queue: str, names: Sequence[str]) -> dict[str, str] | None:
         """Return attributes of a queue; None when there is no right to read them."""
@@ -68,6 +85,8 @@ class Addresses:
             self._arns[queue] = found["QueueArn"]
         if "MaximumMessageSize" in found:
             self._sizes[queue] = int(found["MaximumMessageSize"])
+        if _SCOPE in names:
+            self._scopes[queue] = found.get(_SCOPE) == _BY_GROUP
         return found
 
     def made(self, queue: str, url: str, message_bytes: int) -> None:
@@ -88,6 +107,7 @@ class Addresses:
         self._urls.pop(queue, None)
         self._arns.pop(queue, None)
         self._sizes.pop(queue, None)
+        self._scopes.pop(queue, None)
         self._made.pop(queue, None)
 
     def missed(self, right: str, consequence: str) -> None:

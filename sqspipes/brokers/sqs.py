@@ -24,7 +24,7 @@ from sqspipes.brokers.base import (
     QueueSpec,
 )
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
-from sqspipes.message import Delivery
+from sqspipes.message import Delivery, derived
 
 _logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class SqsBroker(Broker):
             {
                 "MessageBody": entry.body,
                 "MessageGroupId": entry.group,
-                "MessageDeduplicationId": entry.id,
+                "MessageDeduplicationId": self._deduplication_id(queue, entry),
             }
             for entry in entries
         ]
@@ -183,6 +183,12 @@ class SqsBroker(Broker):
             return self._calls.call(action, {"QueueUrl": url, **params}, queue=queue)
         except QueueMissingError as error:
             raise self._addresses.lost(error) from error
+
+    def _deduplication_id(self, queue: str, entry: Entry) -> str:
+        """Return an id that another group's never equals, also where the queue knows ids of all groups together."""
+        if entry.id == entry.group or self._addresses.knows_ids_by_group(queue):
+            return entry.id
+        return derived("scoped", entry.group, entry.id)
 
     def _poll(self, queue: str, params: dict[str, Any]) -> dict[str, Any]:
         url = self._addresses.url(queue)

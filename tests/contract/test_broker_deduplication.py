@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqspipes.brokers.base import OK, Broker, Entry
+from sqspipes.brokers.base import OK, Broker, Entry, QueueSpec
 from tests.contract.steps import bodies, made, take, take_all, take_one
 
 
@@ -40,6 +40,18 @@ def test_same_id_in_another_group_is_another_message(broker: Broker, domain: str
     (queue,) = made(broker, domain)
     broker.send(queue, [Entry("first", "g", "id"), Entry("second", "h", "id")])
     assert sorted(bodies(take(broker, queue))) == ["first", "second"]
+
+
+def test_same_id_in_another_group_is_another_message_without_high_throughput(
+    broker: Broker, domain: str
+) -> None:
+    queue = f"{domain}--task.fifo"
+    broker.declare([QueueSpec(queue, high_throughput=False)])
+    entries = [Entry("first", "g", "id"), Entry("second", "h", "id"), Entry("third", "id", "id")]
+    for _ in range(2):
+        assert broker.send(queue, entries) == [OK] * 3
+    assert sorted(bodies(take_all(broker, queue, 3))) == ["first", "second", "third"]
+    assert take(broker, queue) == []
 
 
 def test_same_id_in_another_queue_is_another_message(broker: Broker, domain: str) -> None:

@@ -13,7 +13,7 @@ from sqspipes.errors import (
     CredentialsError,
     QueueMissingError,
 )
-from tests.conftest import MakeBroker
+from tests.conftest import TRANSPORTS, MakeBroker
 from tests.contract.steps import kinds, made, put, take
 from tests.servers import (
     Proxy,
@@ -161,6 +161,74 @@ def test_queue_can_be_used_without_the_right_to_read_its_settings(
     assert broker.message_bytes(queue) == 1_048_576
     (line,) = caplog.messages
     assert "sqs:GetQueueAttributes" in line
+
+
+# Where a queue knows deduplication ids
+
+
+def sent(broker: Broker, proxy: Proxy, queue: str) -> list[str]:
+    """Send one id in two groups, and one that is its own group; return the deduplication ids that were sent."""
+    proxy.forget()
+    entries = [Entry("a", "g", "id"), Entry("b", "h", "id"), Entry("c", "id", "id")]
+    assert kinds(broker.send(queue, entries)) == [Kind.OK] * 3
+    (request,) = proxy.requests("SendMessageBatch")
+    return [entry["MessageDeduplicationId"] for entry in request.json["Entries"]]
+
+
+@pytest.fixture(params=TRANSPORTS)
+def by_transport(request: pytest.FixtureRequest, make_broker: MakeBroker, proxy: Proxy) -> Broker:
+    """A broker behind the proxy, by either transport."""
+    return make_broker(request.param, endpoint_url=proxy.url)
+
+
+def test_ids_go_as_they_are_where_each_group_has_its_own(
+    by_transport: Broker, proxy: Proxy, domain: str
+) -> None:
+    (queue,) = made(by_transport, domain)
+    assert sent(by_transport, proxy, queue) == ["id", "id", "id"]
+
+
+def test_ids_differ_by_group_where_a_queue_knows_them_together(
+    by_transport: Broker, proxy: Proxy, domain: str
+) -> None:
+    queue = f"{domain}--task.fifo"
+    by_transport.declare([QueueSpec(queue, high_throughput=False)])
+    first = sent(by_transport, proxy, queue)
+    assert len(set(first)) == 3 and first[2] == "id"
+    assert sent(by_transport, proxy, queue) == first
+    assert len(take(by_transport, queue, wait=1)) == 3
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_ids_differ_by_group_where_an_existing_queue_says_so(
+    declared: bool, make_broker: MakeBroker, by_transport: Broker, proxy: Proxy, domain: str
+) -> None:
+    queue = f"{domain}--task.fifo"
+    make_broker("sqs").declare([QueueSpec(queue, high_throughput=False)])
+    if declared:
+        by_transport.declare([QueueSpec(queue)])
+    assert len(set(sent(by_transport, proxy, queue))) == 3
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_ids_differ_by_group_where_settings_may_not_be_read(
+    declared: bool, make_broker: MakeBroker, by_transport: Broker, proxy: Proxy, domain: str
+) -> None:
+    (queue,) = made(make_broker("sqs"), domain)
+    proxy.always("GetQueueAttributes", error(403, "AccessDenied"))
+    if declared:
+        by_transport.declare([QueueSpec(queue)])
+    assert len(set(sent(by_transport, proxy, queue))) == 3
+    sent(by_transport, proxy, queue)
+    assert proxy.counts["GetQueueAttributes"] == 0  # it was told so once
+
+
+def test_scope_is_asked_for_once_and_with_the_size(broker: Broker, proxy: Proxy, domain: str) -> None:
+    (queue,) = made(broker, domain)
+    sent(broker, proxy, queue)
+    assert proxy.counts["GetQueueAttributes"] == 1
+    sent(broker, proxy, queue)
+    assert proxy.counts["GetQueueAttributes"] == 0
 
 
 def test_dead_letter_queue_is_found_without_the_right_to_read_it(
