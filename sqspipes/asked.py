@@ -68,7 +68,7 @@ class Pipe:
             if -len(known) <= name_or_index < len(known):
                 return self.tasks[name_or_index]
         elif name_or_index in known:
-            return self.tasks[known.index(str(name_or_index))]
+            return self.tasks[known.index(name_or_index)]
         hint = options.did_you_mean(name_or_index, known)
         raise OptionError(f"task {name_or_index!r} is not registered{hint}: there are {', '.join(known)}")
 

@@ -121,7 +121,7 @@ class TaskClient:
         self._create = options.checked_bool("create", create)
         self._high_throughput = options.checked_bool("high_throughput", high_throughput)
         self._attributes = _texts("queue_attributes", queue_attributes)
-        self._tags = {**_texts("tags", tags), "sqspipes:domain": domain}
+        self._tags = {**_texts("tags", tags), "sqspipes:domain": self.domain}
         self._stop_timeout = options.checked_seconds("stop_timeout", stop_timeout)
         self._control_interval = _checked_control(control_interval)
         given = {
@@ -279,7 +279,8 @@ class TaskClient:
         self._declare(self._pipe.everything[1:])
         targets = {name: task for name, task in self._pipe.reachable.items() if task is not first}
         plan = self._pipe.plan(source)
-        parent = Message(uuid.uuid4().hex, None, priority=checked_priority(priority))
+        id = uuid.uuid4().hex
+        parent = Message(id, None, priority=checked_priority(priority), identity=id)
         with Caller() as caller:
             engine = DirectEngine(self._broker, targets, self._declared, DEFAULT_SECONDS, caller.awaited)
             calls.hand_on(plan, Origin(), parent, caller.call(plan, *source.args), engine)

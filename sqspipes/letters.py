@@ -137,7 +137,7 @@ def read(task: Task, delivery: Delivery) -> Found:
 def redriven(task: Task, target: Task, found: Found) -> tuple[str, Entry]:
     """Return the queue that a letter goes back to, and what is sent; a body that is not ours goes as it came."""
     message = messages.redriven(found.message)
-    id = messages.redrive_id(message, task.name)
+    id = messages.redrive_id(found.delivery.id)
     if message.raw is not None:
         body = message.raw
     elif message.id == found.delivery.id:  # only what is not ours is called by the broker's id

@@ -47,7 +47,7 @@ def checked_part(option: str, value: Any) -> str:
             f"{option} is {value!r}: allowed are letters, digits, '-' and '_', beginning and ending with "
             f"a letter, a digit or '_', without '--', and not 'output' or 'dead'"
         )
-    return value
+    return str.__str__(value)
 
 
 def checked_length(option: str, domain: str, task: str) -> None:

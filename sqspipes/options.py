@@ -24,7 +24,7 @@ def did_you_mean(word: Any, known: Iterable[str]) -> str:
 def checked_int(option: str, value: Any, low: int, high: int) -> int:
     """Return an int from low to high."""
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-        return value
+        return int(value)  # a member of an enumeration prints as something else
     raise refuse(option, value, f"a whole number from {low:,} to {high:,}")
 
 
@@ -45,8 +45,8 @@ def checked_bool(option: str, value: Any) -> bool:
 
 def checked_choice(option: str, value: Any, choices: tuple[str, ...]) -> str:
     """Return one of the choices."""
-    if value in choices:
-        return str(value)
+    if isinstance(value, str) and value in choices:
+        return str.__str__(value)
     allowed = " or ".join(map(repr, choices))
     raise OptionError(f"{option} is {value!r}: allowed is {allowed}{did_you_mean(value, choices)}")
 

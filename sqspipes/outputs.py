@@ -23,8 +23,9 @@ from sqspipes.task import Task
 AFTER_ALL = 1_000_000
 
 
-def output_task(domain: str, output: str, **inherited: Any) -> Task:
+def output_task(domain: str, output: Any, **inherited: Any) -> Task:
     """Return the task that stands for an output: results are put to it, and it is never run."""
+    output = str.__str__(output) if isinstance(output, str) else output
     name = f"output--{output}"
     if "@" in str(output):
         _check_key(output)

@@ -30,8 +30,11 @@ class Output:
     def __post_init__(self) -> None:
         if self.task is not None and not isinstance(self.task, str):
             raise OptionError(f"Output: task is {self.task!r}: allowed is a task's name")
+        if self.task is not None:
+            object.__setattr__(self, "task", str.__str__(self.task))
         if self.priority is not None:
-            checked_int("Output: priority", self.priority, 0, MOST_PRIORITIES - 1)
+            priority = checked_int("Output: priority", self.priority, 0, MOST_PRIORITIES - 1)
+            object.__setattr__(self, "priority", priority)
         for name in ("group", "id"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, checked_name(f"Output: {name}", getattr(self, name)))

@@ -285,9 +285,9 @@ def _checked_task_name(domain: str, given: Mapping[str, Any], index: int) -> str
         raise OptionError(f"task {index} has no name: give it one, {{'name': ...}}")
     if name == "<lambda>":
         raise OptionError(f"task {index} is a lambda, which has no name: give it one, {{'name': ...}}")
-    names.checked_part(f"task {index}: name", name)
+    name = names.checked_part(f"task {index}: name", name)
     names.checked_length(f"task {index}: name", domain, name)
-    return str(name)
+    return name
 
 
 def _checked_method(option: str, method: Any) -> Any:

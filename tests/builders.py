@@ -45,4 +45,5 @@ def held_of(
     """Return a held message; each level is a queue."""
     delivery.setdefault("queue", f"domain--task--p{level}.fifo" if level else "domain--task.fifo")
     one = delivery_of(**delivery)
-    return Held(one, Message(id=one.id, value=value, group=one.group), level, lease, received)
+    message = Message(id=one.id, value=value, group=one.group, identity=one.id)
+    return Held(one, message, level, lease, received)

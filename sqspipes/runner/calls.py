@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesError
-from sqspipes.message import Death, Message, derived, output_id, result_id
+from sqspipes.message import Death, Message, checked_name, content_of, output_id, result_id
 from sqspipes.results import Output, Reject, Retry, TaskCallback, ends_line
 from sqspipes.runner.entries import as_received
 from sqspipes.runner.executor import DONE, Emission, Ending, Outcome, Outlet
@@ -92,7 +92,7 @@ def _rolled_back(
     """Let a step take back what its last attempt did: what it hands on instead saves the message."""
     try:
         produced = rollback()
-        hand_on(plan, held, held.message, (value for value in produced), outlet)
+        hand_on(plan, held, held.message, (value for value in produced), outlet, "rollback")
     except Abandoned:
         raise
     except BaseException as error:
@@ -108,26 +108,29 @@ def _rolled_back(
     return DONE
 
 
-def hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Outlet) -> None:
+def hand_on(
+    plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Outlet, kind: str = "output"
+) -> None:
     """Emit what a function returned: nothing, one value, or each value of a generator as it comes.
 
-    What is to be awaited is, also where a plain function returned it.
+    What is to be awaited is, also where a plain function returned it. ``kind`` is the kind of a generator's outputs,
+    as ``output_id`` knows it.
     """
     try:
-        _hand_on(plan, origin, parent, resolved(result, outlet), outlet)
+        _hand_on(plan, origin, parent, resolved(result, outlet), outlet, kind)
     except BaseException:
         leave_alone(result)
         raise
 
 
-def _hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Outlet) -> None:
+def _hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Outlet, kind: str) -> None:
     if isinstance(result, TaskCallback):
-        hand_on(plan, origin, parent, result.result, outlet)
+        hand_on(plan, origin, parent, result.result, outlet, kind)
         _call_back(result, origin, outlet)
     elif inspect.isgenerator(result):
         values = each(result, outlet)
         try:
-            for value in several(plan, origin, parent, values, outlet):
+            for value in several(plan, origin, parent, values, outlet, kind):
                 if isinstance(value, TaskCallback):
                     _call_back(value, origin, outlet)
         finally:
@@ -136,12 +139,12 @@ def _hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: O
         value, way = on_its_way(plan, parent, result)
         value = resolved(value, outlet)
         text = None if way.task is None else _encoded(plan, value)
-        id = way.id or result_id(parent.id, plan.task.name)
+        id = way.id or result_id(parent.identity, plan.task.name)
         outlet.emit(origin, Emission(value, text, id, way.group, way.priority, way.task), last=True)
 
 
 def several(
-    plan: Plan, origin: Origin, parent: Message, values: Iterator[Any], outlet: Outlet
+    plan: Plan, origin: Origin, parent: Message, values: Iterator[Any], outlet: Outlet, kind: str
 ) -> Iterator[Any]:
     """Emit each value of an iterator and then yield it.
 
@@ -156,8 +159,8 @@ def several(
                 output, way = on_its_way(plan, parent, plain)
                 output = resolved(output, outlet)
                 text = _encoded(plan, output)
-                content = derived(way.task or "", way.group or "", way.priority, text)
-                id = way.id or output_id(parent.id, plan.task.name, content, equals[content])
+                content = content_of(way.task or "", way.group, way.priority, text)
+                id = way.id or output_id(kind, parent.identity, plan.task.name, content, equals[content])
                 equals[content] += 1
                 outlet.emit(origin, Emission(output, text, id, way.group, way.priority, way.task))
         except BaseException:
@@ -239,9 +242,9 @@ def on_its_way(plan: Plan, parent: Message, result: Any) -> tuple[Any, Way]:
         raise OptionError(
             f"result of {plan.task.name}: Output's task is {result.task!r}: allowed are {known}"
         )
-    group = parent.group if result.group is None else str(result.group)
+    group = parent.group if result.group is None else checked_name("Output: group", result.group)
     priority = parent.priority if result.priority is None else result.priority
-    id = None if result.id is None else str(result.id)
+    id = None if result.id is None else checked_name("Output: id", result.id)
     return result.value, Way(result.task or target, group, priority, id)
 
 

@@ -110,7 +110,7 @@ class Dispatcher:
                 continue
             elif leases.was_handed_on(delivery):
                 self._shared.settler.acknowledge_delivery(delivery)
-            elif (message := self._read(delivery)) is None:
+            elif (message := self._read(delivery, level)) is None:
                 blocked.add(delivery.group)
             else:
                 linger = self.linger if message.group is not None else LINGERS_OF_ACK * self.linger
@@ -140,10 +140,10 @@ class Dispatcher:
             self.pump()
         return grouped
 
-    def _read(self, delivery: Delivery) -> Message | None:
+    def _read(self, delivery: Delivery, level: int) -> Message | None:
         """Return a delivery's message; one that cannot be read goes through its lane to the dead letters."""
         try:
-            return messages.decode(delivery)
+            return messages.decode(delivery, level)
         except NewerFormatError as error:
             delay = min(
                 self._shared.broker.limits.longest_lease, NEWER_FORMAT_SECONDS * 2 ** (delivery.receives - 1)
@@ -154,7 +154,7 @@ class Dispatcher:
             self._shared.settler.give_back_delivery(delivery, delay)
             return None
         except DecodingError:
-            return messages.foreign(delivery, raw=delivery.body)
+            return messages.foreign(delivery, raw=delivery.body, level=level)
 
     # Lanes to executor
 

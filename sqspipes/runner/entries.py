@@ -21,7 +21,7 @@ def message_entry(most: int, queue: str, message: Message, text: str | None, wha
     nothing of our bodies, and a broker parses none.
     """
     bare = text if list_key(queue) is not None else None
-    entry = Entry(bare or messages.encode(message, text), message.lane, messages.legal(message.id))
+    entry = Entry(bare or messages.encode(message, text), message.lane, message.key)
     allowed = most - messages.LETTER_BYTES
     if entry.size > allowed:
         raise TooLargeError(
@@ -33,15 +33,16 @@ def message_entry(most: int, queue: str, message: Message, text: str | None, wha
 def as_received(held: Held) -> Message:
     """Return a message as it came, whatever its task did to the value."""
     try:
-        return messages.decode(held.delivery)
+        return messages.decode(held.delivery, held.level)
     except CodecError:
         return held.message
 
 
 def letter_entry(task: Task, held: Held, death: Death, most: int) -> Entry:
     """Return a message's dead letter, of at most so many bytes: a group of its own, so that all can be listed."""
-    letter = replace(as_received(held), death=death, priority=held.level)
-    id = messages.letter_id(letter, task.name)
+    message = as_received(held)
+    letter = replace(message, death=replace(death, origin=message.identity), priority=held.level)
+    id = messages.letter_id(held.delivery.id, task.name)
     try:
         body = messages.encode(letter)
     except CodecError:  # what was read cannot be written: numbers out of JSON's range, for one

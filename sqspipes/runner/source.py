@@ -172,7 +172,8 @@ class Source:
         if callable(priority):
             said = f"priority of what {self._plan.task.name} returned"
             priority = checked_int(said, priority(plain), 0, MOST_PRIORITIES - 1)
-        parent = Message(uuid.uuid4().hex, None, priority=priority)
+        id = uuid.uuid4().hex
+        parent = Message(id, None, priority=priority, identity=id)
         calls.hand_on(self._plan, origin, parent, result, self._engine)
 
     def _wait_for_tick(self) -> bool:

@@ -13,6 +13,7 @@ import redis
 from sqspipes import OptionError, Output, Pipeline, RunError, TaskClient
 from tests.integration.shell import Shell
 from tests.integration.support import piped, run_until
+from tests.integration.worlds import Clock, dying
 from tests.valkey import Valkey
 
 DOUBLER = """
@@ -69,13 +70,29 @@ def test_results_are_in_the_list_in_order_as_plain_json(
 def test_hand_off_that_is_repeated_pushes_once(
     domain: str, words: str, on_redis: dict[str, Any], direct: Any
 ) -> None:
-    with piped(domain, on_redis, double, output=f"rpush@{words}") as client:
-        client.put(1, id="same")
-        client.run(drain=True)
-        client.delete()  # made anew, the task's queue knows no id
-        client.put(1, id="same")
+    clock = Clock()
+    broker = dying(on_redis["broker"], clock)
+    with (
+        contextlib.closing(broker),
+        piped(domain, {"broker": broker}, double, output=f"rpush@{words}") as client,
+    ):
+        client.put(1)
+        broker.dies_for = client.tasks[0].queue(0)
+        with pytest.raises(RunError):
+            client.run(drain=True)
+        clock.now += 6  # its lease is over
         assert client.run(drain=True).done == 1
     assert [value["twice"] for value in pushed(direct, words)] == [2]
+
+
+def test_messages_that_share_an_id_push_one_result_each(
+    domain: str, words: str, on_redis: dict[str, Any], direct: Any
+) -> None:
+    with piped(domain, on_redis, double, output=f"rpush@{words}") as client:
+        for number in (1, 2):
+            client.put(number, id="same", group=number)
+        client.run(drain=True)
+    assert sorted(value["twice"] for value in pushed(direct, words)) == [2, 4]
 
 
 def test_call_that_runs_again_pushes_once(

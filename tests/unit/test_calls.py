@@ -231,6 +231,29 @@ def test_ids_differ_by_where_an_output_goes() -> None:
     assert len({ids_of([value])[0] for value in values}) == len(values)
 
 
+def test_ids_are_the_same_for_values_that_differ_by_the_order_of_their_keys() -> None:
+    one, other = {"a": {"b": 1, "c": 2}, "d": 3}, {"d": 3, "a": {"c": 2, "b": 1}}
+    assert ids_of([one]) == ids_of([other])
+    assert len(set(ids_of([one, other]))) == 2
+
+
+def test_keys_of_several_types_are_yielded_under_one_id() -> None:
+    assert ids_of([{1: "a", "b": 2, None: 3}]) == ids_of([{"b": 2, None: 3, 1: "a"}])
+
+
+def test_ids_are_those_of_the_stored_message_and_not_of_its_body() -> None:
+    stored = [
+        replace(held_of(id="stored").message, id=id, group=group, priority=priority, first_put=put)
+        for id, group, priority, put in [("x", "g", 0, 1.0), ("y", "g", 0, 1.0), ("x", None, 1, 2.0)]
+    ]
+    held = held_of(id="stored")
+    results = set()
+    for message in stored:
+        held.message = message
+        results.add(performed(returning(1), held)[1].emitted[0].id)
+    assert len(results) == 1
+
+
 def test_ids_differ_by_input_and_by_kind() -> None:
     one, other = held_of(id="one"), held_of(id="other")
     assert performed(returning(1), one)[1].emitted[0].id != performed(returning(1), other)[1].emitted[0].id
@@ -419,10 +442,16 @@ def test_foreign_body_that_leaves_no_room_stays_as_it_is() -> None:
     assert letter_entry(plan_of(work).task, held, death_of(ValueError()), len(body) + 10).body == body
 
 
-def test_letter_that_dies_again_is_a_new_letter() -> None:
-    def entry_of(redrives: int) -> Any:
-        held = held_of(body=messages.encode(Message("x", 1, group="g", redrives=redrives)))
+def test_letter_of_each_stored_message_is_a_letter_of_its_own() -> None:
+    def entry_of(stored: str) -> Any:
+        held = held_of(body=messages.encode(Message("x", 1, group="g")), id=stored)
         return letter_entry(plan_of(work).task, held, death_of(ValueError()), 10**6)
 
-    assert entry_of(0).id == entry_of(0).id != entry_of(1).id
-    assert entry_of(0).group == entry_of(0).id
+    assert entry_of("one").id == entry_of("one").id != entry_of("other").id
+    assert entry_of("one").group == entry_of("one").id
+
+
+def test_letter_carries_the_identity_of_its_message() -> None:
+    held = held_of(body=messages.encode(Message("x", 1, group="g")), id="stored")
+    letter = json.loads(letter_entry(plan_of(work).task, held, death_of(ValueError()), 10**6).body)
+    assert letter["dead"]["origin"] == "stored"

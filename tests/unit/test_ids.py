@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
+import json
 import string
-from dataclasses import replace
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import assume, given
@@ -64,16 +67,14 @@ def test_parts_do_not_run_into_one_another() -> None:
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.text(), st.integers(0, 9))
-def test_kinds_of_ids_never_meet(parent: str, task: str, content: str, equals: int) -> None:
-    message = Message(id=parent, value=None)
+def test_kinds_of_ids_never_meet(stored: str, task: str, content: str, equals: int) -> None:
     ids = [
-        messages.result_id(parent, task),
-        messages.output_id(parent, task, content, equals),
-        messages.output_id(parent, task, content, equals + 1),
-        messages.letter_id(message, task),
-        messages.redrive_id(message, task),
-        messages.letter_id(replace(message, redrives=1), task),
-        messages.redrive_id(replace(message, redrives=1), task),
+        messages.result_id(stored, task),
+        messages.output_id("output", stored, task, content, equals),
+        messages.output_id("output", stored, task, content, equals + 1),
+        messages.output_id("rollback", stored, task, content, equals),
+        messages.letter_id(stored, task),
+        messages.redrive_id(stored),
     ]
     assert len(set(ids)) == len(ids)
 
@@ -83,14 +84,74 @@ def test_ids_differ_by_parent_and_by_task(parent: str, other: str, task: str, co
     assume(parent != other)
     assert messages.result_id(parent, task) != messages.result_id(other, task)
     assert messages.result_id(task, parent) != messages.result_id(task, other)
-    assert messages.output_id(parent, task, content, 0) != messages.output_id(other, task, content, 0)
+    one, two = (messages.output_id("output", each, task, content, 0) for each in (parent, other))
+    assert one != two
+    assert messages.letter_id(parent, task) != messages.letter_id(other, task)
+    assert messages.letter_id(task, parent) != messages.letter_id(task, other)
+    assert messages.redrive_id(parent) != messages.redrive_id(other)
 
 
 def test_ids_stay_what_they_are_over_versions() -> None:
     # A second run of another version must repeat the ids of the first: a change here doubles what is on its way.
     assert messages.derived() == "cae66941d9efbd404e4d88758ea67670"
     assert messages.result_id("parent", "task") == "25e90403206b3f21f7a7d8885175007f"
-    assert messages.output_id("parent", "task", "content", 0) == "cd8e3b9ae95204cb6ff1ca65622d1194"
+    assert messages.output_id("output", "parent", "task", "content", 0) == "cd8e3b9ae95204cb6ff1ca65622d1194"
+    assert messages.letter_id("stored", "task") == "497c23015bb1f816c525244870be4410"
+    assert messages.redrive_id("stored") == "93d9ff2acb4ddfb5861dfc251adbf97d"
+
+
+objects = st.dictionaries(
+    st.text(), st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+)
+
+
+@given(st.lists(objects | st.integers(), max_size=3), st.randoms())
+def test_content_is_equal_when_only_the_order_of_keys_differs(value: list[Any], random: Random) -> None:
+    def shuffled(part: Any) -> Any:
+        return dict(random.sample(list(part.items()), len(part))) if isinstance(part, dict) else part
+
+    other = [shuffled(part) for part in value]
+    one, two = (
+        messages.content_of("t", None, 0, messages.encode_value(each, "it")) for each in (value, other)
+    )
+    assert one == two
+
+
+@given(
+    st.lists(objects | st.integers() | st.text(), max_size=3), st.lists(objects | st.integers(), max_size=3)
+)
+def test_contents_are_different_when_their_json_is(one: list[Any], other: list[Any]) -> None:
+    texts = [json.dumps(value, sort_keys=True) for value in (one, other)]
+    contents = [
+        messages.content_of("t", None, 0, messages.encode_value(value, "it")) for value in (one, other)
+    ]
+    assert (contents[0] == contents[1]) == (texts[0] == texts[1])
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Mixed(int, enum.Enum):
+    TWO = 2
+
+
+class Color(str, enum.Enum):  # noqa: UP042 - as many are
+    RED = "red"
+
+    def __str__(self) -> str:
+        return "a color"
+
+
+class Loud(str):
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "LOUD"
+
+
+class Plain(enum.Enum):
+    RED = "red"
 
 
 @given(st.integers())
@@ -98,13 +159,43 @@ def test_int_is_its_digits(number: int) -> None:
     assert messages.checked_name("group", number) == str(number)
 
 
-@pytest.mark.parametrize("name", ["", "a" * (LONGEST_NAME + 1), None, True, 1.5, b"x", ["x"]])
-def test_what_is_no_name_is_refused_by_its_option(name: object) -> None:
-    with pytest.raises(OptionError, match="group is "):
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(Color.RED, "red"), (Loud("quiet"), "quiet"), (Number.ONE, "1"), (Mixed.TWO, "2")],
+    ids=str,
+)
+def test_name_that_is_more_than_a_text_or_an_int_is_its_value(name: object, text: str) -> None:
+    checked = messages.checked_name("group", name)
+    assert (type(checked), checked) == (str, text)
+
+
+@pytest.mark.parametrize("name", [None, True, 1.5, b"x", ["x"], Plain.RED], ids=repr)
+def test_what_is_no_name_is_refused_by_its_option_and_named(name: object) -> None:
+    with pytest.raises(OptionError) as refused:
         messages.checked_name("group", name)
+    assert str(refused.value).startswith(f"group is {name!r}: ")
+
+
+@pytest.mark.parametrize("name", ["", Loud("")])
+def test_empty_name_is_refused(name: str) -> None:
+    with pytest.raises(OptionError, match="group is an empty text: "):
+        messages.checked_name("group", name)
+
+
+def test_name_that_is_too_long_is_refused_by_its_length() -> None:
+    with pytest.raises(OptionError, match=r"group is a text of 1001 characters"):
+        messages.checked_name("group", "a" * (LONGEST_NAME + 1))
 
 
 def test_message_without_a_group_is_a_lane_of_its_own() -> None:
     assert Message(id="x", value=None).lane == "x"
     assert Message(id="x", value=None, group="g").lane == "g"
     assert Message(id="x y", value=None).lane == messages.legal("x y")
+
+
+def test_same_id_without_a_group_and_in_the_group_of_that_name_are_two_messages() -> None:
+    alone, grouped, other = Message("x", 1), Message("x", 1, "x"), Message("x", 1, "g")
+    assert alone.lane == grouped.lane
+    assert (alone.key, other.key) == ("x", "x")
+    assert grouped.key != "x"
+    assert grouped.key == Message("x", 2, "x").key

@@ -24,7 +24,19 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=12,
 )
-OURS = {"sqspipes", "id", "group", "priority", "put", "redrives", "value", "raw", "dead"}
+OURS = {
+    "sqspipes",
+    "id",
+    "group",
+    "priority",
+    "put",
+    "redrives",
+    "value",
+    "raw",
+    "dead",
+    "origin",
+    "origin_of",
+}
 extras = st.dictionaries(texts.filter(lambda key: key not in OURS), values, max_size=3)
 deaths = st.builds(
     Death,
@@ -34,6 +46,7 @@ deaths = st.builds(
     traceback=texts,
     attempts=st.integers(0, 10**6),
     died=seconds,
+    origin=texts,
 )
 sound = st.builds(
     Message,
@@ -45,6 +58,7 @@ sound = st.builds(
     redrives=st.integers(0, 10**6),
     extra=extras,
     death=st.none() | deaths,
+    identity=st.just("broker-id"),
 )
 
 
@@ -58,7 +72,7 @@ def plain(body: str) -> Any:
 
 
 def decoded(body: str, **delivery: Any) -> Message:
-    return messages.decode(delivery_of(body, **delivery))
+    return messages.decode(delivery_of(body, **{"id": "broker-id", **delivery}))
 
 
 def ours(**changes: Any) -> str:
@@ -94,7 +108,7 @@ def test_text_that_is_encoded_already_is_taken_as_it_is(message: Message) -> Non
 
 @pytest.mark.parametrize("name", ["\ud800", "a\udfffb", "\x00", "é", "𝄞", " ", '"', "\\", "{}"])
 def test_odd_text_comes_back_as_it_was(name: str) -> None:
-    message = Message(id=name, value={name: name}, group=name, first_put=1.0)
+    message = Message(id=name, value={name: name}, group=name, first_put=1.0, identity="broker-id")
     assert decoded(messages.encode(message)) == message
 
 
@@ -111,6 +125,56 @@ def test_redriven_message_is_the_same_message_once_more(message: Message) -> Non
     assert again.death is None
     assert again.redrives == message.redrives + 1
     assert (again.id, again.lane, again.value) == (message.id, message.lane, message.value)
+
+
+# Identity
+
+
+@given(sound)
+def test_identity_is_the_brokers_id_whatever_the_body_says(message: Message) -> None:
+    put = messages.encode(replace(message, redrives=0))
+    assert decoded(put, id="one").identity == "one"
+    assert decoded(put, id="other").identity == "other"
+
+
+@given(sound)
+def test_redriven_message_has_the_identity_of_the_one_that_died(message: Message) -> None:
+    died = replace(message, death=Death("t", "e", "e", "", 1, 1.0, origin="first"))
+    letter = decoded(messages.encode(died), id="letter")
+    body = messages.encode(messages.redriven(letter))
+    assert decoded(body, id="second").identity == "first"
+    assert decoded(body, id="third").identity == "first"  # at each receive, and where it was moved
+    assert messages.encode(messages.redriven(letter)) == body
+
+
+@given(sound)
+def test_letter_that_is_put_back_as_it_is_has_an_identity_of_its_own(message: Message) -> None:
+    letter = messages.encode(replace(message, death=Death("t", "e", "e", "", 1, 1.0, origin="first")))
+    assert decoded(letter, id="moved").identity == "moved"
+
+
+@pytest.mark.parametrize("changes", [{"id": "y"}, {"group": "h"}, {"redrives": 2}, {"redrives": 0}, {"origin": "z"},
+                                     {"origin_of": 1}, {"origin": 1}, {"origin": ""}, {"dead": {}}])  # fmt: skip
+def test_origin_counts_only_in_the_message_that_it_was_written_for(changes: dict[str, Any]) -> None:
+    letter = Message("x", 1, "g", death=Death("t", "e", "e", "", 1, 1.0, origin="first"), identity="letter")
+    body = json.loads(messages.encode(messages.redriven(letter)))
+    assert decoded(json.dumps(body), id="second").identity == "first"
+    copied = decoded(json.dumps({**body, **changes}), id="second")
+    assert copied.identity == "second"
+    assert copied.extra == {}  # nor does it travel on
+
+
+@pytest.mark.parametrize("origin", [None, 1, ["x"], ""])
+def test_letter_without_an_origin_is_redriven_with_its_own_identity(origin: Any) -> None:
+    letter = decoded(ours(dead={"task": "t", "origin": origin}), id="letter")
+    assert messages.redriven(letter).identity == "letter"
+
+
+def test_redriven_message_that_the_broker_buried_keeps_its_identity() -> None:
+    letter = Message("x", 1, death=Death("t", "e", "e", "", 1, 1.0, origin="first"), identity="letter")
+    killed = decoded(messages.encode(messages.redriven(letter)), id="buried")
+    again = decoded(messages.encode(messages.redriven(killed)), id="second")
+    assert (again.redrives, again.identity) == (2, "first")
 
 
 # Foreign bodies
