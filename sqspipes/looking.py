@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
+from sqspipes import clocks
 from sqspipes.brokers.base import Answer, Broker, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError
 from sqspipes.message import Delivery
@@ -55,7 +55,7 @@ class Look:
         self._broker = broker
         self._queue = queue
         self._together = min(together, MOST_TOGETHER)
-        self._deadline = math.inf if endless else time.monotonic() + LISTING_SECONDS * LOOKING_PART
+        self._deadline = math.inf if endless else clocks.monotonic() + LISTING_SECONDS * LOOKING_PART
         self._held: dict[str, _Hold] = {}
         self._seen: set[str] = set()
         self._late = False
@@ -77,12 +77,12 @@ class Look:
 
     def is_late(self, deliveries: Collection[Delivery]) -> bool:
         """Say whether half of the time is over in which some of these letters are certainly held."""
-        soon = time.monotonic() + LISTING_SECONDS / 2
+        soon = clocks.monotonic() + LISTING_SECONDS / 2
         return any(self._held[one.id].ends < soon for one in deliveries if self.holds(one))
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
         """Hold letters from now on for a full lease; those that are lost are held no more."""
-        began = time.monotonic()
+        began = clocks.monotonic()
         answers = self.ask(
             lambda some: self._broker.extend(self._queue, [(one.receipt, LISTING_SECONDS) for one in some]),
             deliveries,
@@ -156,7 +156,7 @@ class Look:
 
     def give_back(self) -> None:
         """Give back what is held; where the broker does not answer it comes back when its lease ends."""
-        now = time.monotonic()
+        now = clocks.monotonic()
         receipts = [hold.receipt for hold in self._held.values() if hold.ends > now]
         self._held.clear()
         batches = list(_batches(receipts, min(self._broker.limits.entries, LETTERS_AT_ONCE)))
@@ -224,13 +224,13 @@ class Look:
                         one.result()
 
     def _is_over(self) -> bool:
-        self._late = time.monotonic() >= self._deadline
+        self._late = clocks.monotonic() >= self._deadline
         return self._late
 
     def _receive(self) -> list[Delivery]:
         """Receive once, and hold what came."""
         wait = 0.0 if self._broker.limits.exact else LAST_LOOK_SECONDS
-        attempt, began = uuid.uuid4().hex, time.monotonic()
+        attempt, began = uuid.uuid4().hex, clocks.monotonic()
         batch = patiently(
             lambda: self._broker.receive(
                 self._queue, count=self._most, wait=wait, lease=LISTING_SECONDS, attempt=attempt

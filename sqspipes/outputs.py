@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from sqspipes import clocks, names, options
 from sqspipes import message as messages
-from sqspipes import names, options
 from sqspipes.brokers.base import LIST, Broker, Kind, list_key
 from sqspipes.errors import BrokerUnavailableError, DecodingError, NewerFormatError, OptionError
 from sqspipes.message import Delivery
@@ -87,7 +86,7 @@ def reading(task: Task, stop_timeout: float) -> RunPlan:
 
 def taken(broker: Broker, task: Task, seconds: float | None) -> tuple[Any] | None:
     """Take one result, acknowledged before it is returned, in a tuple; None when there is none in time."""
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = None if seconds is None else clocks.monotonic() + seconds
     for delivery in _received(broker, task, deadline):
         try:
             value = messages.decode(delivery).value
@@ -104,9 +103,9 @@ def taken(broker: Broker, task: Task, seconds: float | None) -> tuple[Any] | Non
 def _received(broker: Broker, task: Task, deadline: float | None) -> Iterator[Delivery]:
     """Yield deliveries one by one, until the deadline."""
     while True:
-        left = broker.limits.longest_wait if deadline is None else max(0.0, deadline - time.monotonic())
+        left = broker.limits.longest_wait if deadline is None else max(0.0, deadline - clocks.monotonic())
         yield from _one(broker, task, min(left, broker.limits.longest_wait))
-        if deadline is not None and time.monotonic() >= deadline:
+        if deadline is not None and clocks.monotonic() >= deadline:
             return
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from sqspipes import clocks
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.outage import pause
 
@@ -21,13 +21,13 @@ Result = TypeVar("Result")
 
 def patiently(ask: Callable[[], Result], seconds: float = DEFAULT_SECONDS) -> Result:
     """Return what a request answers, repeating it on ``BrokerUnavailableError`` for so many seconds."""
-    deadline, tries, resting = time.monotonic() + seconds, 0, threading.Event()
+    deadline, tries, resting = clocks.monotonic() + seconds, 0, threading.Event()
     while True:
         try:
             return ask()
         except BrokerUnavailableError as error:
             tries += 1
-            left = deadline - time.monotonic()
+            left = deadline - clocks.monotonic()
             if left <= 0:
                 raise
             logger.debug("request failed, try %d, %.1f s left: %s", tries, left, error)

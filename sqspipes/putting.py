@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqspipes import clocks
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, PutError
 from sqspipes.message import Message
@@ -80,7 +80,7 @@ class _Patience(Outage):
         self._first: float | None = None
 
     def failed(self, party: str, error: BaseException, tries: int) -> float:
-        now = time.monotonic()
+        now = clocks.monotonic()
         self._first = now if self._first is None else self._first
         left = self._first + self._timeout - now
         if left <= 0:
@@ -133,7 +133,7 @@ def send_many(
     except Exception as error:
         progress.fail(error, index + 1)
     finally:
-        finished = [batcher.close(time.monotonic() + timeout + 1) for batcher in batchers.values()]
+        finished = [batcher.close(clocks.monotonic() + timeout + 1) for batcher in batchers.values()]
     if progress.error is None and not all(finished):
         reason = f"{broker.url} did not answer for all values within {timeout:g} s"
         progress.fail(BrokerUnavailableError(reason), progress.sent)

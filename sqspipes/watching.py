@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from sqspipes import names
+from sqspipes import clocks, names
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import CredentialsError, QueueMissingError
 from sqspipes.patience import patiently
@@ -73,7 +72,7 @@ def _levels(broker: Broker, task: Task, runs: Sequence[Run]) -> Iterator[LevelSt
     for priority, queue in enumerate(task.queues):
         depth = patiently(partial(broker.depth, queue))
         polls = [at for run in runs if (at := run.last_poll(queue)) is not None]
-        last_poll = time.monotonic() - max(polls) if polls else None
+        last_poll = clocks.monotonic() - max(polls) if polls else None
         yield LevelStatus(
             task.name, priority, depth.waiting, depth.in_flight, dead, approximate, last_poll, oldest
         )

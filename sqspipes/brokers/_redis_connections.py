@@ -7,13 +7,13 @@ import os
 import re
 import socket
 import threading
-import time
 from collections import deque
 from typing import Any
 
 from redis import exceptions
 from redis.connection import Connection, SSLConnection
 
+from sqspipes import clocks
 from sqspipes.brokers._redis_scripts import Script
 from sqspipes.brokers._redis_url import Place
 from sqspipes.errors import BrokerClosedError, BrokerError
@@ -128,7 +128,7 @@ class Connections:
                 since, connection = self._idle.pop()
             except IndexError:
                 return self._connected()
-            if time.monotonic() - since < _TRUSTED or _silent(connection):
+            if clocks.monotonic() - since < _TRUSTED or _silent(connection):
                 return connection
             connection.disconnect()
 
@@ -136,7 +136,7 @@ class Connections:
         if len(self._idle) >= _MOST_IDLE:
             connection.disconnect()
             return
-        self._idle.append((time.monotonic(), connection))
+        self._idle.append((clocks.monotonic(), connection))
         if self._closed:
             self._drop_idle()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+
+from sqspipes import clocks
 
 #: Seconds between two looks at what other processes did, and at leases that end.
 TICK = 0.05
@@ -93,7 +94,7 @@ class Bell:
             if waiter.rung:
                 waiter.rung = False
                 return True
-            left = deadline - time.monotonic()
+            left = deadline - clocks.monotonic()
             if left <= 0:
                 return False
             if self._watch.acquire(blocking=False):
@@ -109,7 +110,7 @@ class Bell:
     def _keep_watch(self, waiter: Waiter, deadline: float) -> None:
         """Look at the store for all that wait, until this receive ends."""
         while not (waiter.rung or waiter.ended):
-            left = deadline - time.monotonic()
+            left = deadline - clocks.monotonic()
             if left <= 0:
                 return
             self._look()

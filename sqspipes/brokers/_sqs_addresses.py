@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 
+from sqspipes import clocks
 from sqspipes.brokers._sqs_calls import Calls
 from sqspipes.errors import BrokerUnavailableError, CredentialsError, QueueMissingError
 
@@ -26,7 +26,7 @@ _FOR_SENDING = ("MaximumMessageSize", _SCOPE)
 class Addresses:
     """What is known of queues; no lock is needed, the same question asked twice has the same answer."""
 
-    def __init__(self, calls: Calls, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, calls: Calls, clock: Callable[[], float] = clocks.monotonic) -> None:
         self._calls = calls
         self._clock = clock
         self._urls: dict[str, str] = {}

@@ -7,11 +7,12 @@ import os
 import socket
 import ssl
 import struct
-import time
 from dataclasses import dataclass
 from urllib.parse import SplitResult
 
 from urllib3.util.wait import wait_for_read
+
+from sqspipes import clocks
 
 #: Bytes asked of the socket at once: most answers come in one piece.
 _PIECE = 65_536
@@ -71,7 +72,7 @@ class Connection:
             _set_timeout(self.sock, timeout)
             self._timeout = timeout
         taken = self._send(request)
-        self._deadline = time.monotonic() + timeout + _LONGEST_ANSWER
+        self._deadline = clocks.monotonic() + timeout + _LONGEST_ANSWER
         status, headers, keeps = self._head()
         body, ended = self._body(status, headers)
         self.reusable = taken and keeps and ended and not self._rest
@@ -192,7 +193,7 @@ class Connection:
 
     def _read(self) -> bytes:
         """Return what has come, and nothing at the end."""
-        if self._begun and time.monotonic() > self._deadline:
+        if self._begun and clocks.monotonic() > self._deadline:
             raise TimeoutError("the answer takes too long to arrive")
         try:
             piece = self.sock.recv(_PIECE)

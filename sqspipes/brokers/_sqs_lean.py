@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError, create_parser
 from urllib3.exceptions import ProtocolError
 
+from sqspipes import clocks
 from sqspipes.brokers._sqs_answers import check_error, result_of
 from sqspipes.brokers._sqs_clock import Clock
 from sqspipes.brokers._sqs_http import BrokenAnswerError, Connection, Reply, connected
@@ -83,14 +83,14 @@ class Lean:
     def _exchange(self, request: bytes, timeout: float, poll: Poll | None) -> Reply:
         connection = self._pool.take()
         if connection is not None:
-            sent = time.monotonic()
+            sent = clocks.monotonic()
             try:
                 return self._over(connection, request, timeout, poll)
             except ConnectionClosedError as error:
                 # The server may have closed an idle connection while the request was on its way.
                 broken = error.__cause__
                 told = not isinstance(broken, BrokenAnswerError) or broken.begun or (poll and poll.cut)
-                if told or time.monotonic() - sent > _STALE:
+                if told or clocks.monotonic() - sent > _STALE:
                     raise
         return self._over(self._connected(), request, timeout, poll)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 
+from sqspipes import clocks
 from sqspipes.brokers._sqs_http import Connection
 
 #: Seconds after which an idle connection is closed: sooner than servers and firewalls forget one.
@@ -18,7 +18,7 @@ _TRUSTED = 1.0
 class Pool:
     """Connections that are kept. No lock: a deque's ends are safe, and nothing else is touched."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, clock: Callable[[], float] = clocks.monotonic) -> None:
         self._most = most
         self._clock = clock
         self._idle: deque[Connection] = deque()

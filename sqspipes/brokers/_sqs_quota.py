@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
+
+from sqspipes import clocks
 
 #: The part that is kept of the pace at which a request was throttled, and by which it grows: each second, and each
 #: second squared, so that a cut that went too deep is soon made up for.
@@ -34,7 +35,7 @@ _REMEMBERED = 1_000
 class Quota:
     """The pace of the requests of one action to one queue."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = clocks.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._answers: deque[float] = deque(maxlen=_REMEMBERED)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from redis import exceptions
 
+from sqspipes import clocks
 from sqspipes.brokers._redis_connections import Connections
 from sqspipes.brokers._redis_errors import translated
 from sqspipes.brokers._redis_scripts import Scripts
@@ -105,12 +105,12 @@ class RedisBroker(Broker):
         check_seconds("wait", wait, self.limits.longest_wait)
         check_seconds("lease", lease, self.limits.longest_lease)
         interrupts = self._here().interrupts
-        deadline = time.monotonic() + wait
+        deadline = clocks.monotonic() + wait
         while True:
             answer = self._run_on("receive", queue, count, int(lease * 1000), attempt)
             if isinstance(answer, list):
                 return list(_deliveries(queue, answer))
-            left = deadline - time.monotonic()
+            left = deadline - clocks.monotonic()
             if answer == 0:
                 continue  # There was so much to tidy up that it left the rest to the next call.
             if left <= 0 or not self._listen(queue, min(left, _SLICE, _seconds(answer)), interrupts):

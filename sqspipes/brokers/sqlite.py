@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from sqspipes import clocks
 from sqspipes.brokers import _sqlite_leases as flight
 from sqspipes.brokers import _sqlite_queues as queues
 from sqspipes.brokers import _sqlite_receiving as receiving
@@ -86,7 +87,7 @@ class SqliteBroker(Broker):
         check_seconds("wait", wait, self.limits.longest_wait)
         check_seconds("lease", lease, self.limits.longest_lease)
         interrupts = self._bell.interrupts
-        deadline = time.monotonic() + wait
+        deadline = clocks.monotonic() + wait
         taken = self._take(queue, count, lease)
         if taken or wait <= 0:
             return taken

@@ -6,13 +6,13 @@ import logging
 import math
 import multiprocessing
 import queue
-import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import connection
 from typing import Any
 
+from sqspipes import clocks
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import OptionError, RunError, SqspipesError
 from sqspipes.processes.member import Member, is_report
@@ -101,7 +101,7 @@ class Fleet(Background):
     @property
     def by_task(self) -> dict[str, Summary]:
         """What the processes have told of each task, those that died included; who reads it has them asked again."""
-        if time.monotonic() >= self._ask_due and self.live:
+        if clocks.monotonic() >= self._ask_due and self.live:
             self._ask_due = math.inf  # until they were asked
             self._ask(COUNTS)
         return self._tally.by_task(self._reason)
@@ -138,7 +138,7 @@ class Fleet(Background):
     def _watch(self) -> None:
         """Start, hear and bury processes until the last one has ended after a stop."""
         while True:
-            now = time.monotonic()
+            now = clocks.monotonic()
             for member in self._members:
                 if not self._stopping and not member.alive and member.due <= now:
                     self._start(member)
@@ -160,7 +160,7 @@ class Fleet(Background):
     def _wait(self) -> None:
         """Wait until a process says something or ends, is to be started or killed, or a stop is asked for."""
         waited = [self._woken, *(each for member in self._members for each in member.waited)]
-        due = min(member.look for member in self._members) - time.monotonic()
+        due = min(member.look for member in self._members) - clocks.monotonic()
         if self._woken in connection.wait(waited, max(0.0, min(LOOK_SECONDS, due))):
             self._woken.recv_bytes()
         with suppress(queue.Empty):
@@ -174,7 +174,7 @@ class Fleet(Background):
                 self._tell(level)
 
     def _ask_counts(self) -> None:
-        self._ask_due = time.monotonic() + ASK_SECONDS
+        self._ask_due = clocks.monotonic() + ASK_SECONDS
         for member in self._members:
             member.ask()
 
@@ -185,7 +185,7 @@ class Fleet(Background):
             level, seconds, unready_seconds = "hurry", GRACE_SECONDS, 0.0
         self._stopping = True
         for member in self._members:
-            member.tell(level, time.monotonic() + (seconds if member.ready else unready_seconds))
+            member.tell(level, clocks.monotonic() + (seconds if member.ready else unready_seconds))
 
     def _hear(self, member: Member) -> None:
         ending = member.ended()  # before it is heard: what it said last is there when it has ended
@@ -207,7 +207,7 @@ class Fleet(Background):
 
     def _take(self, member: Member, report: Mapping[str, Any]) -> None:
         """Take the report of a process that ends."""
-        member.deadline = min(member.deadline, time.monotonic() + self._stop_seconds)
+        member.deadline = min(member.deadline, clocks.monotonic() + self._stop_seconds)
         if "error" in report:
             self._fail_in(member, report["error"])
             return

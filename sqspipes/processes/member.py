@@ -6,7 +6,6 @@ import json
 import math
 import multiprocessing
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from multiprocessing import connection, resource_tracker
@@ -14,6 +13,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from sqspipes import clocks
 from sqspipes.processes import child
 from sqspipes.processes.printed import Printed
 
@@ -68,14 +68,14 @@ class Member:
     def look(self) -> float:
         """The monotonic time at which it is to be looked at, whatever it says."""
         if self._ended is not None:
-            return time.monotonic() + CODE_SECONDS / 20
+            return clocks.monotonic() + CODE_SECONDS / 20
         return self.deadline if self.alive else self.due
 
     def start(self) -> None:
         """Start the process: what is sent to all of a group waits until it can handle it."""
         self.due, self.deadline, self._ended = math.inf, math.inf, None
         self.ready, self.report, self._asked = False, None, False
-        self._started = time.monotonic()
+        self._started = clocks.monotonic()
         self._link, end = multiprocessing.Pipe()
         with end, ExitStack() as writer:
             arguments = (end, self._parcel, self.number == 1, self._divert(writer))
@@ -134,8 +134,8 @@ class Member:
             return None
         code = self._process.exitcode
         if code is None and self._ended is None and connection.wait([self._process.sentinel], 0):
-            self._ended = time.monotonic()
-        waited = self._ended is not None and time.monotonic() > self._ended + CODE_SECONDS
+            self._ended = clocks.monotonic()
+        waited = self._ended is not None and clocks.monotonic() > self._ended + CODE_SECONDS
         if code is None and not waited:
             return None
         self.unguarded = code == child.UNGUARDED and not self.ready
@@ -158,10 +158,10 @@ class Member:
         """Have it started again, after a pause if it did not live long."""
         pause = FIRST_PAUSE
         if died:
-            long = time.monotonic() - self._started >= LONG_LIFE
+            long = clocks.monotonic() - self._started >= LONG_LIFE
             pause = 0.0 if long else min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._short_lives)
             self._short_lives = 0 if long else min(self._short_lives + 1, 16)
-        self.due = time.monotonic() + pause
+        self.due = clocks.monotonic() + pause
 
     def kill(self) -> None:
         """End it at once; its end is still to be seen."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+
+from sqspipes import clocks
 
 #: What is given the lines: some at a time, all of one process.
 Show = Callable[[Sequence[str]], object]
@@ -35,9 +36,9 @@ class Printed:
 
     def end(self, seconds: float) -> None:
         """Wait until all that was printed is shown; what a process has left running may go on printing."""
-        deadline = time.monotonic() + seconds
+        deadline = clocks.monotonic() + seconds
         for thread in self._readers:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(max(0.0, deadline - clocks.monotonic()))
 
     def _read(self, reader: Connection) -> None:
         rest = b""

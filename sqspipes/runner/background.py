@@ -6,9 +6,9 @@ import atexit
 import math
 import os
 import threading
-import time
 from abc import ABC, abstractmethod
 
+from sqspipes import clocks
 from sqspipes.runner.plan import Summary
 from sqspipes.runner.stream import SIGNAL_SECONDS
 
@@ -49,9 +49,9 @@ class Background(ABC):
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end, whatever it is; False if the run is not over after ``timeout`` seconds."""
-        deadline = time.monotonic() + timeout if timeout is not None else math.inf
-        while not self._over.wait(min(SIGNAL_SECONDS, max(0.0, deadline - time.monotonic()))):
-            if time.monotonic() >= deadline:
+        deadline = clocks.monotonic() + timeout if timeout is not None else math.inf
+        while not self._over.wait(min(SIGNAL_SECONDS, max(0.0, deadline - clocks.monotonic()))):
+            if clocks.monotonic() >= deadline:
                 return False
         self._thread.join()
         return True

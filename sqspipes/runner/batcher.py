@@ -5,11 +5,11 @@ from __future__ import annotations
 import heapq
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqspipes import clocks
 from sqspipes.brokers.base import Answer, Kind, Limits
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.outage import Outage, pause_after_return
@@ -92,7 +92,7 @@ class Batcher:
 
     def add_all(self, items: Sequence[Item]) -> None:
         """Queue items, in order; never blocks."""
-        now = time.monotonic()
+        now = clocks.monotonic()
         with self._lock:
             before, due = len(self._ready), math.inf
             for item in items:
@@ -126,7 +126,7 @@ class Batcher:
             self._paused_until = 0.0
             self._wake(math.inf)
             self._changed.notify_all()
-            while self._items and not self._aborted and (left := deadline - time.monotonic()) > 0:
+            while self._items and not self._aborted and (left := deadline - clocks.monotonic()) > 0:
                 self._eased.wait(left)
             return self._items == 0
 
@@ -139,7 +139,7 @@ class Batcher:
             self._eased.notify_all()
             threads = list(self._threads)
         for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(max(0.0, deadline - clocks.monotonic()))
         return finished
 
     def _queue(self, item: Item) -> None:
@@ -154,7 +154,7 @@ class Batcher:
     def _resume(self) -> None:
         """End a pause soon: the broker answers again."""
         with self._lock:
-            self._paused_until = min(self._paused_until, time.monotonic() + pause_after_return())
+            self._paused_until = min(self._paused_until, clocks.monotonic() + pause_after_return())
             self._changed.notify_all()
 
     def _start_thread(self) -> None:
@@ -191,9 +191,9 @@ class Batcher:
     def _next_request(self) -> list[Item]:
         """Wait for a request's worth of items and take them; empty when there is nothing more to do."""
         with self._lock:
-            idle_until = time.monotonic() + IDLE_SECONDS
+            idle_until = clocks.monotonic() + IDLE_SECONDS
             while not self._aborted:
-                now = time.monotonic()
+                now = clocks.monotonic()
                 self._wake(now)
                 wait = self._seconds_to_wait(now)
                 if wait <= 0:
@@ -271,7 +271,7 @@ class Batcher:
         item.tries += 1
         seconds = self._outage.failed(self._party(item), BrokerUnavailableError(reason), item.tries)
         with self._lock:
-            item.due = time.monotonic() + seconds
+            item.due = clocks.monotonic() + seconds
             heapq.heappush(self._resting, (item.due, id(item), item))
             self._changed.notify()
 
@@ -287,7 +287,7 @@ class Batcher:
                 item.tries += 1
                 self._ready.appendleft(item)
             # Several requests fail together: new items, at their first try, must not cut the pause of older ones.
-            self._paused_until = max(self._paused_until, time.monotonic() + seconds)
+            self._paused_until = max(self._paused_until, clocks.monotonic() + seconds)
             self._changed.notify()
 
     def _release(self, items: Sequence[Item]) -> None:

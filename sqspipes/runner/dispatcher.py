@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqspipes import clocks
 from sqspipes import message as messages
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.message import Delivery, Message
@@ -212,7 +213,7 @@ class Dispatcher:
         together = [held]
         if self.task.batch is not None and not held.suspect:
             self._gather(together, self.task.batch, now)
-        began = time.monotonic()
+        began = clocks.monotonic()
         for one in together:
             self._running[one] = began
         return Call(tuple(together))
@@ -382,7 +383,7 @@ class Dispatcher:
         finished: list[Held] = []
         others: list[list[tuple[Held, Outcome]]] = []
         with self.lock:
-            now = time.monotonic()
+            now = clocks.monotonic()
             seconds = [now - self._running[call.messages[0]] for call, _ in ended]
             for (call, outcomes), took in zip(ended, seconds, strict=True):
                 for held, outcome in zip(call.messages, outcomes, strict=True):
@@ -603,12 +604,12 @@ class Dispatcher:
     def oldest_call(self) -> float | None:
         """Return the seconds that the oldest running call has been running."""
         with self.lock:
-            return time.monotonic() - min(self._running.values()) if self._running else None
+            return clocks.monotonic() - min(self._running.values()) if self._running else None
 
     def watch(self) -> float | None:
         """Warn of calls that run for long; return the seconds until there may be another one to warn of."""
         with self.lock:
-            now = time.monotonic()
+            now = clocks.monotonic()
             overdue = self._overdue.look(self._running, now)
             blocked = self.executor.watch(now) if self._running else None
         return min((seconds for seconds in (overdue, blocked) if seconds is not None), default=None)

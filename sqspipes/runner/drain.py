@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
+from sqspipes import clocks
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.outage import Outage
@@ -50,11 +50,11 @@ class Drain:
     def pause(self) -> float:
         """Return the seconds until the next look."""
         due = self._not_before if self._seen is None else self._seen[0] + self.between
-        return max(self._look, due - time.monotonic())
+        return max(self._look, due - clocks.monotonic())
 
     def done(self, idle: bool) -> bool:
         """Look once, if nothing is held here; say whether all is through."""
-        if not idle or time.monotonic() < self._not_before:
+        if not idle or clocks.monotonic() < self._not_before:
             self._seen = None
             return False
         progress = self._progress()
@@ -62,18 +62,18 @@ class Drain:
             self._seen = None
             return False
         if self._seen is None or self._seen[1] != progress:
-            self._seen = (time.monotonic(), progress)
+            self._seen = (clocks.monotonic(), progress)
             if self.between > 0:
                 return False
             return self._empty() and self._progress() == progress
-        return time.monotonic() >= self._seen[0] + self.between and self._progress() == progress
+        return clocks.monotonic() >= self._seen[0] + self.between and self._progress() == progress
 
     def _empty(self) -> bool:
         try:
             empty = not any(map(self._holds, self._queues))
         except BrokerUnavailableError as error:
             self._tries += 1
-            self._not_before = time.monotonic() + self._outage.failed(PART, error, self._tries)
+            self._not_before = clocks.monotonic() + self._outage.failed(PART, error, self._tries)
             return False
         self._tries = 0
         self._outage.succeeded(PART)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from sqspipes import clocks
 from sqspipes.message import Death
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
@@ -192,7 +192,7 @@ class ThreadExecutor(Executor):
     def join(self, deadline: float) -> None:
         for thread in list(self._started):
             if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
+                thread.join(max(0.0, deadline - clocks.monotonic()))
 
     def watch(self, now: float) -> float | None:
         return None
@@ -264,10 +264,10 @@ class ThreadExecutor(Executor):
         while True:
             ended = self._ended
             seconds = GLANCE_SECONDS + WAITS * self._late
-            due = time.monotonic() + seconds
+            due = clocks.monotonic() + seconds
             told = bed.acquire(timeout=seconds)
             if not told:
-                late = min(time.monotonic() - due, MOST_LATE)
+                late = min(clocks.monotonic() - due, MOST_LATE)
                 self._late += (late - self._late) * WEIGHT_OF_LAST
             with self._lock:
                 if self._watcher is not bed:
@@ -297,7 +297,7 @@ class ThreadExecutor(Executor):
     def _run(self, call: Call) -> Call | None:
         """Run a call, and short ones after it; return one that may be run next: others may have waited for longer."""
         following: Call | None = call
-        until = time.monotonic() + SHORT_SECONDS
+        until = clocks.monotonic() + SHORT_SECONDS
         while following is not None:
             call = following
             outcomes = self._timed(call)
@@ -310,7 +310,7 @@ class ThreadExecutor(Executor):
 
     def _timed(self, call: Call) -> Sequence[Outcome] | None:
         """Run a call and learn how long it takes; return None if its run had given it up."""
-        began = time.monotonic()
+        began = clocks.monotonic()
         if began > self._doubt_at and not self._short:
             self._typical, self._typical_since = 0.0, began
         if self._short:
@@ -321,13 +321,16 @@ class ThreadExecutor(Executor):
             self._engine.abandoned(call)
             return None
         if began > self._typical_since:
-            self._typical += (time.monotonic() - began - self._typical) * WEIGHT_OF_LAST
+            self._typical += (clocks.monotonic() - began - self._typical) * WEIGHT_OF_LAST
         return outcomes
 
     def _may_settle_later(self, until: float) -> bool:
         """Say whether calls may wait to be settled with the next one: if that is long, the second thread does it."""
         return (
-            self._active == 1 and self._watcher is not None and self._one_will_do and time.monotonic() < until
+            self._active == 1
+            and self._watcher is not None
+            and self._one_will_do
+            and clocks.monotonic() < until
         )
 
     def _settle(self) -> Call | None:

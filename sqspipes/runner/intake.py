@@ -5,10 +5,10 @@ from __future__ import annotations
 import bisect
 import itertools
 import threading
-import time
 import uuid
 from collections.abc import Callable
 
+from sqspipes import clocks
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.message import Delivery
@@ -63,7 +63,7 @@ class Level:
         self.grouped = False  #: the last answer had many messages, some of them put with a group
         self.skipped = 0  #: receives that went to higher levels since the last one here
         self.last_poll: float | None = None
-        self.arrivals = Arrivals(time.monotonic())
+        self.arrivals = Arrivals(clocks.monotonic())
 
 
 class Intake:
@@ -175,7 +175,7 @@ class Intake:
         deliveries: list[Delivery] = []
         last = False
         while True:
-            level.last_poll = time.monotonic()
+            level.last_poll = clocks.monotonic()
             try:
                 with self._outage.asking(level.part):
                     deliveries = self._broker.receive(
@@ -224,13 +224,13 @@ class Intake:
         linger = self._dispatcher.linger
         if unblocked is None:
             with self._dispatcher.lock:
-                pause = level.arrivals.pause(linger, self._broker.limits.entries, time.monotonic())
+                pause = level.arrivals.pause(linger, self._broker.limits.entries, clocks.monotonic())
             self._stopped.wait(pause)
             return
-        deadline, unblocking = time.monotonic() + linger, self._dispatcher.unblocking
+        deadline, unblocking = clocks.monotonic() + linger, self._dispatcher.unblocking
         with unblocking:
             while self._dispatcher.unblocked == unblocked and not self._stopped.is_set():
-                left = deadline - time.monotonic()
+                left = deadline - clocks.monotonic()
                 if left <= 0:
                     return
                 unblocking.wait(left)
@@ -242,7 +242,7 @@ class Intake:
             level.asked -= reserved
             level.busy = got == asked and got > 0
             level.answered = True
-            level.arrivals.note(got, time.monotonic())
+            level.arrivals.note(got, clocks.monotonic())
             if got:
                 level.singly = SINGLY_AFTER_SUSPECT if suspicious else max(0, level.singly - 1)
             level.full = level.full + 1 if got == self._broker.limits.entries else 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from sqspipes import clocks
 from sqspipes.message import Delivery
 from sqspipes.runner.held import Held
 
@@ -20,14 +20,14 @@ MOST_STALE = 1_000
 
 
 class Clock:
-    """Seconds since the run began: the larger of the monotonic and the wall clock's, as machines suspend."""
+    """Seconds since the run began, those included for which the machine was suspended; no wall clock moves them."""
 
     def __init__(self) -> None:
-        self._monotonic, self._wall = time.monotonic(), time.time()
+        self._began = clocks.boottime()
 
     def now(self) -> float:
         """Return the seconds."""
-        return max(time.monotonic() - self._monotonic, time.time() - self._wall)
+        return clocks.boottime() - self._began
 
 
 class Leases:

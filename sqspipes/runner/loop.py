@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
 from concurrent import futures
 from functools import partial
 from typing import Any
 
+from sqspipes import clocks
 from sqspipes.runner.executor import Call, Emission, Ended, Engine, Executor, Outcome, ThreadExecutor
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.overdue import BLOCKED_SECONDS
@@ -72,7 +72,7 @@ class Loop:
     def leave(self, deadline: float) -> None:
         """Run what is to run at the end, as far as it can, already now, until ``deadline`` (monotonic)."""
         for leave in self._leaves:
-            seconds = deadline - time.monotonic()
+            seconds = deadline - clocks.monotonic()
             if self._loop is not None and seconds > 0:
                 with contextlib.suppress(Abandoned, futures.TimeoutError, futures.CancelledError):
                     self._begun(leave()).result(seconds)
@@ -95,7 +95,7 @@ class Loop:
         if self._loop is not None and self._thread is not None and not closed:
             with contextlib.suppress(RuntimeError):  # it has died, and is closed
                 self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+            self._thread.join(max(0.0, deadline - clocks.monotonic()))
 
     def _started(self) -> asyncio.AbstractEventLoop:
         self._loop = loop = asyncio.new_event_loop()
@@ -259,7 +259,7 @@ class LoopExecutor(Executor):
         """Await a coroutine, or a step of an async generator, noting when it has the loop to itself."""
         go_on: Callable[[], Any] = partial(coroutine.send, None)
         while True:
-            self._turn = (held, time.monotonic())
+            self._turn = (held, clocks.monotonic())
             try:
                 awaited = go_on()
             except StopIteration as end:

@@ -6,10 +6,10 @@ import logging
 import math
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from sqspipes import clocks
 from sqspipes.errors import BrokerUnavailableError
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Outage:
     """
 
     def __init__(
-        self, broker: str, longest_answer: float = math.inf, clock: Callable[[], float] = time.monotonic
+        self, broker: str, longest_answer: float = math.inf, clock: Callable[[], float] = clocks.monotonic
     ) -> None:
         self._broker = broker
         self._clock = clock

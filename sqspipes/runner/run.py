@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import queue
-import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+from sqspipes import clocks
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
 from sqspipes.runner import calls
@@ -307,7 +307,7 @@ class Run(Background):
         """
         self._note(kind, detail)
         self._cut = kind not in ("signal", "drained")
-        deadline = time.monotonic() + self._plan.stop_timeout
+        deadline = clocks.monotonic() + self._plan.stop_timeout
         if self._control is not None:
             self._control.stop()
         for source in self._sources:
@@ -328,9 +328,9 @@ class Run(Background):
         self._keeper.stop()
         settled &= self._settler.close(self._time_to_settle())
         for dispatcher in self._dispatchers.values():
-            dispatcher.executor.join(time.monotonic() if self._hurried else deadline)
-        self._loop.leave(time.monotonic() if self._hurried else deadline)
-        self._loop.close(time.monotonic() + HURRIED_SECONDS)
+            dispatcher.executor.join(clocks.monotonic() if self._hurried else deadline)
+        self._loop.leave(clocks.monotonic() if self._hurried else deadline)
+        self._loop.close(clocks.monotonic() + HURRIED_SECONDS)
         if not settled:
             logger.warning("not everything could be settled in time: what is left comes back after its lease")
         summary = self.summary
@@ -341,7 +341,7 @@ class Run(Background):
 
     def _wait_for_calls(self, deadline: float) -> None:
         """Wait for running calls, until ``deadline`` or until told to hurry."""
-        while not self._hurried and (left := deadline - time.monotonic()) > 0:
+        while not self._hurried and (left := deadline - clocks.monotonic()) > 0:
             calling = any(source.live for source in self._sources)
             if not calling and not any(dispatcher.running for dispatcher in self._dispatchers.values()):
                 return
@@ -352,17 +352,17 @@ class Run(Background):
         hurried_until = math.inf
         if self._cut and not self._broker.limits.clean_interrupt:
             self._let_receives_end(SETTLED_SECONDS)
-        while any(intake.open for intake in self._intakes) and time.monotonic() < hurried_until:
+        while any(intake.open for intake in self._intakes) and clocks.monotonic() < hurried_until:
             if self._hurried:
-                hurried_until = min(hurried_until, time.monotonic() + HURRIED_SECONDS)
+                hurried_until = min(hurried_until, clocks.monotonic() + HURRIED_SECONDS)
             if self._cut:
                 self._broker.interrupt()
             self._hear(INTERRUPT_SECONDS if self._cut else LOOK_SECONDS)
 
     def _let_receives_end(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
+        until = clocks.monotonic() + seconds
         while not self._hurried and any(intake.open for intake in self._intakes):
-            if (left := until - time.monotonic()) <= 0:
+            if (left := until - clocks.monotonic()) <= 0:
                 return
             self._hear(left)
 
@@ -376,7 +376,7 @@ class Run(Background):
             self._cut |= kind in ("signal", "stop", "interrupt")
 
     def _time_to_settle(self) -> float:
-        return time.monotonic() + (HURRIED_SECONDS if self._hurried else SETTLING_SECONDS)
+        return clocks.monotonic() + (HURRIED_SECONDS if self._hurried else SETTLING_SECONDS)
 
     def _break_off(self) -> None:
         """End every part, after a stop in good order failed: what is still held comes back after its lease."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from sqspipes import clocks
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.message import Delivery
 from sqspipes.runner.batcher import Batcher, Item
@@ -189,7 +189,7 @@ class Settler:
         return finished
 
     def _close_batchers(self, action: str, deadline: float) -> bool:
-        closed = [batcher.close(max(deadline, time.monotonic() + 0.05)) for batcher in self._of(action)]
+        closed = [batcher.close(max(deadline, clocks.monotonic() + 0.05)) for batcher in self._of(action)]
         return all(closed)
 
     def _of(self, *actions: str) -> list[Batcher]:

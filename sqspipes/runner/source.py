@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sqspipes import clocks
 from sqspipes.message import Message
 from sqspipes.names import MOST_PRIORITIES
 from sqspipes.options import checked_int
@@ -60,7 +60,7 @@ class Source:
         self._changed = threading.Condition()
         self._stopped = False
         self._paused = False
-        self._due = time.monotonic()
+        self._due = clocks.monotonic()
         self._not_before = 0.0
         self._idle_pause = 0.0
         self._failures = 0
@@ -80,7 +80,7 @@ class Source:
     def oldest_call(self) -> float | None:
         """Return the seconds that the oldest running call has been running."""
         with self._changed:
-            return time.monotonic() - min(self._running.values()) if self._running else None
+            return clocks.monotonic() - min(self._running.values()) if self._running else None
 
     def start(self) -> None:
         """Begin to call."""
@@ -183,7 +183,7 @@ class Source:
                 if self._paused:
                     self._changed.wait()
                     continue
-                now = time.monotonic()
+                now = clocks.monotonic()
                 due = max(self._due, self._not_before)
                 if now >= due:
                     interval = self._plan.task.next_interval()
@@ -204,7 +204,7 @@ class Source:
                 self._stopped = True
             else:
                 self._idle_pause = min(LONGEST_IDLE_PAUSE, max(FIRST_IDLE_PAUSE, self._idle_pause * 2))
-                self._not_before = time.monotonic() + self._idle_pause
+                self._not_before = clocks.monotonic() + self._idle_pause
             self._changed.notify_all()
 
     def _failed(self, error: BaseException) -> None:
@@ -231,7 +231,7 @@ class Source:
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s failed", task.name, exc_info=calls.loggable(error))
         with self._changed:
-            self._not_before = time.monotonic() + delay
+            self._not_before = clocks.monotonic() + delay
 
 
 class _Running:
@@ -242,7 +242,7 @@ class _Running:
 
     def __enter__(self) -> None:
         with self._source._changed:
-            self._source._running[threading.get_ident()] = time.monotonic()
+            self._source._running[threading.get_ident()] = clocks.monotonic()
 
     def __exit__(self, *_: object) -> None:
         with self._source._changed:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from sqspipes import clocks
 from sqspipes.runner.held import Origin
 
 #: Seconds that a caller sleeps at a time. CPython does not wake the main thread for a signal that comes in the
@@ -49,10 +49,10 @@ class Stream:
     def next(self, seconds: float = math.inf) -> tuple[Any] | None:
         """Call the last result safe and return the next one in a tuple; None at the end, or after so many seconds."""
         self.settle()
-        deadline = time.monotonic() + seconds
+        deadline = clocks.monotonic() + seconds
         with self._changed:
             while not self._results:
-                left = deadline - time.monotonic()
+                left = deadline - clocks.monotonic()
                 if self._closed or left <= 0:
                     return None
                 self._changed.wait(min(left, SIGNAL_SECONDS))

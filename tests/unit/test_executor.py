@@ -173,7 +173,7 @@ def test_calls_that_take_long_together_are_settled_in_between(monkeypatch: pytes
         def monotonic() -> float:
             return 0.005 * len(ended)
 
-    monkeypatch.setattr(executor, "time", Clock)
+    monkeypatch.setattr(executor, "clocks", Clock)
     bench = Bench(8, ended.append)
     bench.executor.start([call(str(number)) for number in range(5_000)])
     bench.wait_for(5_000)
@@ -242,7 +242,7 @@ def test_calls_are_short_if_they_last_no_longer_than_glances_are_late(
         with crowd:
             time.sleep(0.0005)
 
-    monkeypatch.setattr(executor, "time", Late)
+    monkeypatch.setattr(executor, "clocks", Late)
     bench = Bench(8, work)
     bench.executor.start([call(str(number)) for number in range(500)])
     bench.wait_for(500)
@@ -267,7 +267,7 @@ def test_glance_that_is_an_hour_late_does_not_put_off_the_next(monkeypatch: pyte
             stopped = threading.current_thread().name.endswith("worker test 2")
             return time.monotonic() + (3_600.0 * next(hours) if stopped else 0.0)
 
-    monkeypatch.setattr(executor, "time", Stopped)
+    monkeypatch.setattr(executor, "clocks", Stopped)
     bench = Bench(8, work)
     bench.executor.start([call(str(number)) for number in range(400)])
     assert begun.wait(PATIENCE)

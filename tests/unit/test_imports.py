@@ -27,6 +27,7 @@ LAYERS = (
     "values",
     "options",
     "errors",
+    "clocks",
 )
 
 
@@ -70,7 +71,7 @@ def test_broker_is_imported_by_open_broker_alone(module: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(filter(is_broker, MODULES)))
 def test_broker_imports_the_port_and_its_own_parts_only(module: str) -> None:
-    port = {"sqspipes.brokers.base", "sqspipes.message", "sqspipes.errors"}
+    port = {"sqspipes.brokers.base", "sqspipes.message", "sqspipes.errors", "sqspipes.clocks"}
     assert [other for other in imports(module) if other not in port and not kin(module, other)] == []
 
 
