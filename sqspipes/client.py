@@ -67,7 +67,7 @@ class TaskClient:
         most, with jitter.
     :param non_retryable: exception types that make a dead letter at once.
     :param on_error: ``"retry"``, or ``"raise"``: the first error stops the run and is raised in the caller.
-    :param strict: serve a lower level only when all higher ones are empty.
+    :param strict: serve a lower level only when all higher ones are empty; else it has one call in ten at least.
     :param linger: seconds, 0 to 10, that a message may wait at a hop for others to fill a request: fewer requests, a
         smaller bill. Default the broker's own: 0.05 on SQS, 0 on the embedded ones.
     :param stop_timeout: seconds that running calls get when a run stops.

@@ -54,7 +54,7 @@ class Dispatcher:
         self.counts = Counts()
         self.lock = threading.RLock()
         self.unblocking = threading.Condition(self.lock)  #: groups may go on at the broker
-        self.lanes = Lanes(plan.task.priorities)
+        self.lanes = Lanes(plan.task.priorities, strict=plan.task.strict)
         limits = shared.broker.limits
         self.appetite = plan.task.workers * (plan.task.batch or 1)  #: messages that may run at once
         self.pace = Pace(self.appetite, plan.task.rate)
@@ -183,7 +183,7 @@ class Dispatcher:
             now = self._shared.leases.clock.now()
             while not self.stopping and self._calls < self.executor.slots:
                 # A suspect that the gate refused is asked for first: it keeps all others out meanwhile.
-                held = self._refused or self.lanes.peek()
+                held = self._refused_first() or self.lanes.peek()
                 if held is None:
                     self._batch_since = None
                     break
@@ -197,6 +197,7 @@ class Dispatcher:
                 elif self._shared.gate.enter(held):
                     self._refused = None
                     self.lanes.start(held)
+                    self.lanes.begun(held)
                     self.pace.begun(now)
                     begun.append(self._make_call(held, now))
                     self._calls += 1
@@ -207,6 +208,17 @@ class Dispatcher:
         if begun and self._is_async:
             self._shared.tick(now + BLOCKED_SECONDS)
         return begun, unreadable
+
+    def _refused_first(self) -> Held | None:
+        """Return the suspect that the gate refused, unless a higher level has to go before it; the lock is held."""
+        held = self._refused
+        if held is None or not self.task.strict:
+            return held
+        if held.level >= self.lanes.floor and not any(c.ready for c in self.lanes.of[held.level + 1 :]):
+            return held
+        self._shared.gate.forget(held)
+        self._refused = None
+        return None
 
     def _make_call(self, held: Held, now: float) -> Call:
         """Return the call of a message that has begun, with as many others as go with it; the lock is held."""
@@ -228,7 +240,7 @@ class Dispatcher:
                     break
                 self.lanes.follow(one)
                 together.append(one)
-            head = self.lanes.peek() if len(together) < most else None
+            head = self.lanes.peek(beside=together[0]) if len(together) < most else None
             if head is None or not self._goes_along(head, now):
                 break
             self.lanes.start(head)
@@ -244,7 +256,7 @@ class Dispatcher:
         if self.task.batch is None:
             return False
         lanes = self.lanes
-        there = lanes.ready + (lanes.waiting if not lanes.running and not lanes.parked else 0)
+        there = lanes.startable + (lanes.waiting if not lanes.running and not lanes.parked else 0)
         if self._batch_since is None:
             self._batch_since = now
         due = self._batch_since + self.task.batch_wait
@@ -563,15 +575,18 @@ class Dispatcher:
             self._shared.settler.give_back(held)
 
     @property
-    def used(self) -> int:
-        """The room in use: lanes that are ready or running, and messages that settle beyond some requests' worth."""
-        return self.lanes.active + max(0, self.settling - self._settling_free)
+    def unsettled(self) -> int:
+        """The messages that settle beyond some requests' worth: they use room, as what is ready or running does."""
+        return max(0, self.settling - self._settling_free)
 
     def _announce_room(self) -> None:
         """Let receivers begin if there is something to do for one of them; the lock is held."""
         if self.invite is None:
             return
-        room = self.pace.capacity - self.used
+        if self.task.priorities > 1:  # each level has room of its own
+            self.invite()
+            return
+        room = self.pace.capacity - self.lanes.active - self.unsettled
         wanted = room > 0 and self.lanes.ready < self.appetite
         if wanted or room >= self._shared.broker.limits.entries:
             self.invite()

@@ -14,12 +14,10 @@ from sqspipes.errors import BrokerUnavailableError
 from sqspipes.message import Delivery
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.held import MOST_INNOCENT_RECEIVES
+from sqspipes.runner.lanes import SHARE_OF_HIGHER
 from sqspipes.runner.leases import Clock
 from sqspipes.runner.outage import Outage, pause_after_return
-from sqspipes.runner.pace import Arrivals
-
-#: Messages that may wait behind their lane-mates, and messages in backoff, per task.
-MOST_BEHIND, MOST_PARKED = 1_000, 1_000
+from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED, Arrivals
 
 #: Messages of an answer after which a queue of groups is asked again without a poll.
 MANY_GROUPED = 3
@@ -30,8 +28,8 @@ SINGLY_AFTER_SUSPECT = 10
 #: Full answers in a row after which more waits in a queue than came while nobody asked.
 BACKLOG_AFTER = 2
 
-#: Receives that a busy level gets for each one of a lower level.
-SHARE_OF_HIGHER = 9
+#: Seconds' worth of its share that a lower level asks for while higher ones fill the room.
+SECONDS_OF_SHARE = 5
 
 
 class Receiver:
@@ -59,9 +57,8 @@ class Level:
         self.busy = False  #: the last answer was full
         self.full = 0  #: full answers in a row
         self.singly = 1  #: answers that shall hold one message, before the next may hold more
-        self.answered = False  #: a receive has ended
+        self.empty = False  #: the last answer held nothing
         self.grouped = False  #: the last answer had many messages, some of them put with a group
-        self.skipped = 0  #: receives that went to higher levels since the last one here
         self.last_poll: float | None = None
         self.arrivals = Arrivals(clocks.monotonic())
 
@@ -108,6 +105,7 @@ class Intake:
 
     def start(self) -> None:
         """Begin to receive."""
+        self._hold_back()
         with self._dispatcher.lock:
             for level in self._levels:
                 self._start_thread(level)
@@ -133,6 +131,7 @@ class Intake:
             polling = paused and any(level.open for level in self._levels)
         if polling and self._broker.limits.clean_interrupt:
             self._broker.interrupt()
+        self._hold_back()
         return changed
 
     def stop(self) -> None:
@@ -168,7 +167,7 @@ class Intake:
         """
         # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on. Nor does the
         # receive after many messages with groups: what is left may all be behind what is held here.
-        lower_waits = len(self._levels) > 1 and self._keeps_lower_out(level)
+        lower_waits = self._task.strict and not level.empty and level is not self._levels[0]
         wait = 0.0 if place or lower_waits or level.grouped else self.wait
         unblocked = self._dispatcher.unblocked
         attempt, tries, first = f"{self._name}-{next(self._attempts)}", 0, self._clock.now()
@@ -195,6 +194,8 @@ class Intake:
             self._outage.succeeded(level.part)
         ended = self._clock.now()
         received = first if tries or ended - first > self._broker.limits.longest_answer else ended
+        level.empty = not deliveries
+        self._hold_back()
         grouped = bool(deliveries) and self._dispatcher.take(level.number, deliveries, received)
         suspicious = any(delivery.receives > MOST_INNOCENT_RECEIVES for delivery in deliveries)
         self._learn(level, count, len(deliveries), reserved, suspicious)
@@ -241,7 +242,6 @@ class Intake:
             level.open -= 1
             level.asked -= reserved
             level.busy = got == asked and got > 0
-            level.answered = True
             level.arrivals.note(got, clocks.monotonic())
             if got:
                 level.singly = SINGLY_AFTER_SUSPECT if suspicious else max(0, level.singly - 1)
@@ -264,12 +264,15 @@ class Intake:
         return None if self._stopped.is_set() else receiver.turn
 
     def _invite(self) -> None:
-        """Give a turn to each receiver that may begin; the dispatcher's lock is held."""
+        """Give a turn to each receiver that may begin, higher levels first; the dispatcher's lock is held."""
+        used = asked = 0
         for level in reversed(self._levels):
-            while level.waiting:
+            used += self._dispatcher.lanes.of[level.number].active
+            asked += level.asked
+            while level.waiting and not self._is_kept_out(level):
                 place = level.waiting[0].place
-                count = self._allowed(level, place)
-                if not count or not self._has_turn(level):
+                count = self._allowed(level, place, used, asked)
+                if not count:
                     break
                 receiver = level.waiting.pop(0)
                 # A poll of a queue that was empty just now keeps no room from the others.
@@ -277,43 +280,60 @@ class Intake:
                 receiver.turn = count, reserved
                 level.open += 1
                 level.asked += reserved
+                asked += reserved
                 receiver.called.release()
         wanted = any(level.waiting and level.waiting[0].place < level.width for level in self._levels)
         self._dispatcher.invite = self._invite if wanted else None
 
-    def _allowed(self, level: Level, place: int) -> int:
-        """Return how many messages there is room for; the dispatcher's lock is held."""
+    def _allowed(self, level: Level, place: int, used: int, asked: int) -> int:
+        """Return how many messages there is room for, beside those of this level and of higher ones.
+
+        What is held of lower ones takes no room from it. The dispatcher's lock is held.
+        """
         # What comes in beside a suspect could not run, and would die with it.
         if place >= level.width or self._paused or self._dispatcher.shut:
             return 0
-        dispatcher, lanes = self._dispatcher, self._dispatcher.lanes
-        if lanes.waiting >= MOST_BEHIND or lanes.parked >= MOST_PARKED:
+        dispatcher = self._dispatcher
+        held = dispatcher.lanes.of[level.number :]
+        if sum([of.waiting for of in held]) >= MOST_BEHIND or sum([of.parked for of in held]) >= MOST_PARKED:
             return 0
-        used = dispatcher.used
+        used += dispatcher.unsettled
         if dispatcher.pace.probing:
             return 1 if used == 0 and level.open == 0 else 0
         # A process's first receive of a queue, and those while it holds a suspect and after it, take a single
         # message: one that kills its process then takes no neighbour with it.
         if level.singly or dispatcher.suspects(level.queue):
-            return 1 if level.open == 0 and used < dispatcher.pace.capacity else 0
-        room = dispatcher.pace.capacity - used - sum(each.asked for each in self._levels)
-        most = self._broker.limits.entries
-        if room < most and lanes.ready >= dispatcher.appetite:
-            return 0  # there is work enough: a fuller request will do
-        return max(0, min(most, room))
+            room = 0 if level.open else dispatcher.pace.capacity - used
+            return min(1, max(0, room) or self._share(level))
+        most, room = self._broker.limits.entries, dispatcher.pace.capacity - used - asked
+        if room < most and sum([of.ready for of in held]) >= dispatcher.appetite:
+            room = 0  # there is work enough: a fuller request will do
+        return min(most, max(0, room) or self._share(level))
 
-    def _has_turn(self, level: Level) -> bool:
-        """Say whether no higher level is to be served first, and keep the books of whose turn it is."""
-        higher = [each for each in self._levels if each.number > level.number]
-        if any(self._keeps_lower_out(each) for each in higher):
-            if self._task.strict or level.skipped < SHARE_OF_HIGHER:
-                return False
-            level.skipped = 0
-        for each in self._levels:
-            if each.number < level.number:
-                each.skipped += 1
-        return True
+    def _share(self, level: Level) -> int:
+        """Return how many messages a lower level may ask for though higher ones fill the room.
 
-    def _keeps_lower_out(self, level: Level) -> bool:
-        """Say whether a level may have messages that go before those of lower ones."""
-        return level.busy or (self._task.strict and not level.answered)
+        It has its part of the calls, so that much must be at hand before the next receive has ended.
+        """
+        lower = len(self._levels) - 1
+        if self._task.strict or level is self._levels[-1] or level.open:
+            return 0
+        a_second = self._dispatcher.pace.capacity // (SHARE_OF_HIGHER + 1) // lower
+        enough = self._dispatcher.lanes.of[level.number].active > a_second
+        return 0 if enough else max(1, SECONDS_OF_SHARE * a_second)
+
+    def _is_kept_out(self, level: Level) -> bool:
+        """Say whether a higher level has to answer that it is empty before this one is asked."""
+        return self._task.strict and level.number < self._floor()
+
+    def _floor(self) -> int:
+        """Return the highest level that has not answered that it is empty: nothing below it is to begin."""
+        return next((level.number for level in reversed(self._levels) if not level.empty), 0)
+
+    def _hold_back(self) -> None:
+        """Tell the dispatcher what may begin; what is held when a pause begins is finished."""
+        if self._task.strict:
+            with self._dispatcher.lock:
+                lowered = self._dispatcher.lanes.set_floor(0 if self._paused else self._floor())
+            if lowered:
+                self._dispatcher.pump()

@@ -4,7 +4,8 @@ There is one lane per (queue, group), and one running call per lane, of its head
 messages. A lane is ready, running or parked:
 
 - ``add`` puts a message at the end of its lane,
-- ``peek`` and ``start`` take the head of the best ready lane: highest level, redelivered before new, oldest,
+- ``peek`` and ``start`` take the head of the best ready lane: highest level, redelivered before new, oldest; but of
+  ten calls for which a lower level is ready too one is a lower level's,
 - ``follow`` takes the message behind one that runs into the same call,
 - ``finish`` moves the lane on after the head's last call, ``park`` keeps the head in place for a backoff,
 - ``drop`` takes a message and all behind it out, because its lease is lost.
@@ -18,6 +19,9 @@ from collections import deque
 
 from sqspipes.runner.held import Held, State
 
+#: Calls of a higher level after which one of a lower level has its turn, if there is one.
+SHARE_OF_HIGHER = 9
+
 
 class Lane:
     """The held messages of one group of one queue, in order; the first of them may run."""
@@ -29,24 +33,67 @@ class Lane:
         self.messages: deque[Held] = deque()
 
 
-class Lanes:
-    """All lanes of one task."""
+class Counts:
+    """What is held of one level: lanes that are ready, running or parked, and messages behind a lane-mate."""
 
-    def __init__(self, levels: int) -> None:
-        self._lanes: dict[tuple[str, str], Lane] = {}
-        # Per level, highest first: the heads of ready lanes, redelivered ones and new ones.
-        self._ready: list[tuple[deque[Held], deque[Held]]] = [(deque(), deque()) for _ in range(levels)]
-        self._parked: list[tuple[float, int, Held]] = []
-        self._serial = itertools.count()
-        self.ready = 0
-        self.running = 0
-        self.parked = 0
-        self.waiting = 0  #: behind a lane-mate
+    __slots__ = ("parked", "ready", "running", "waiting")
+
+    def __init__(self) -> None:
+        self.ready = self.running = self.parked = self.waiting = 0
 
     @property
     def active(self) -> int:
         """Lanes that are ready or running: those that use room."""
         return self.ready + self.running
+
+
+class Lanes:
+    """All lanes of one task. With ``strict`` no lower level has a turn before higher ones.
+
+    Nothing of a level below ``floor`` is to begin.
+    """
+
+    def __init__(self, levels: int, *, strict: bool = False) -> None:
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        # Per level, lowest first: the heads of ready lanes, redelivered ones and new ones.
+        self._ready: list[tuple[deque[Held], deque[Held]]] = [(deque(), deque()) for _ in range(levels)]
+        self._parked: list[tuple[float, int, Held]] = []
+        self._serial = itertools.count()
+        self.of = [Counts() for _ in range(levels)]  #: by level
+        self.floor = 0
+        self._strict = strict
+        self._higher = 0  # calls in a row that began while a lower level was ready
+        self._last_lower = levels  # the lower level that had its share last
+
+    @property
+    def ready(self) -> int:
+        """Lanes whose head may run."""
+        return sum([counts.ready for counts in self.of])
+
+    @property
+    def startable(self) -> int:
+        """Lanes that are ready at a level of which something may begin."""
+        return sum([counts.ready for counts in self.of[self.floor :]])
+
+    @property
+    def running(self) -> int:
+        """Lanes whose head runs."""
+        return sum([counts.running for counts in self.of])
+
+    @property
+    def parked(self) -> int:
+        """Lanes whose head is in backoff."""
+        return sum([counts.parked for counts in self.of])
+
+    @property
+    def waiting(self) -> int:
+        """Messages behind a lane-mate."""
+        return sum([counts.waiting for counts in self.of])
+
+    @property
+    def active(self) -> int:
+        """Lanes that are ready or running: those that use room."""
+        return sum([counts.active for counts in self.of])
 
     @property
     def empty(self) -> bool:
@@ -65,24 +112,41 @@ class Lanes:
         if len(lane.messages) == 1:
             self._make_ready(held)
         else:
-            self.waiting += 1
+            self.of[held.level].waiting += 1
 
-    def peek(self) -> Held | None:
-        """Return the message to start next."""
-        if not self.ready:
+    def peek(self, beside: Held | None = None) -> Held | None:
+        """Return the message to start next, to go ``beside`` another one of its level if there is any."""
+        levels = [level for level in range(self.floor, len(self.of)) if self.of[level].ready]
+        if not levels:
             return None
-        for redelivered, new in reversed(self._ready):
-            if redelivered:
-                return redelivered[0]
-            if new:
-                return new[0]
-        return None
+        level = beside.level if beside is not None and beside.level in levels else self._turn(levels)
+        redelivered, new = self._ready[level]
+        return (redelivered or new)[0]
+
+    def _turn(self, levels: list[int]) -> int:
+        """Return the level whose turn it is: the highest, but now and then a lower one, these in turn."""
+        *lower, highest = levels
+        if not lower or self._strict or self._higher < SHARE_OF_HIGHER:
+            return highest
+        return max((level for level in lower if level < self._last_lower), default=lower[-1])
+
+    def set_floor(self, floor: int) -> bool:
+        """Let nothing below this level begin; return whether more may begin than before."""
+        lowered, self.floor = floor < self.floor, floor
+        return lowered
+
+    def begun(self, held: Held) -> None:
+        """Note that a call of a message begins, for the turns of the levels."""
+        if any(counts.ready for counts in self.of[held.level + 1 :]):
+            self._higher, self._last_lower = 0, held.level
+        elif any(counts.ready for counts in self.of[: held.level]):
+            self._higher += 1
 
     def start(self, held: Held) -> None:
         """Mark what ``peek`` returned as running."""
         self._queue_of(held).popleft()
-        self.ready -= 1
-        self.running += 1
+        self.of[held.level].ready -= 1
+        self.of[held.level].running += 1
         held.state = State.RUNNING
 
     def behind(self, held: Held, most: int) -> list[Held]:
@@ -91,7 +155,7 @@ class Lanes:
 
     def follow(self, held: Held) -> None:
         """Mark one of what ``behind`` returned as running, in the same call as all before it."""
-        self.waiting -= 1
+        self.of[held.level].waiting -= 1
         held.state = State.RUNNING
 
     def finish(self, held: Held) -> None:
@@ -101,12 +165,13 @@ class Lanes:
 
     def park(self, held: Held, until: float) -> None:
         """Keep the head of a running lane in place for a call at ``until``; what runs behind it waits again."""
-        self.running -= 1
-        self.parked += 1
+        counts = self.of[held.level]
+        counts.running -= 1
+        counts.parked += 1
         held.state = State.PARKED
         for one in held.lane.messages if held.lane is not None else ():
             if one.state is State.RUNNING:
-                self.waiting += 1
+                counts.waiting += 1
                 one.state = State.WAITING
         heapq.heappush(self._parked, (until, next(self._serial), held))
 
@@ -116,7 +181,7 @@ class Lanes:
         while self._parked and self._parked[0][0] <= now:
             held = heapq.heappop(self._parked)[2]
             if held.state is State.PARKED:
-                self.parked -= 1
+                self.of[held.level].parked -= 1
                 self._make_ready(held)
                 woken += 1
         return woken
@@ -159,35 +224,36 @@ class Lanes:
 
     def _forget(self, held: Held, *, head: bool) -> None:
         """Take a message out of the counts, and a ready one out of its queue."""
+        counts = self.of[held.level]
         if held.state is State.PARKED:
-            self.parked -= 1
+            counts.parked -= 1
         elif head:
             self._queue_of(held).remove(held)
-            self.ready -= 1
+            counts.ready -= 1
         else:
-            self.waiting -= 1
+            counts.waiting -= 1
 
     def _leave(self, held: Held) -> None:
-        lane = held.lane
+        lane, counts = held.lane, self.of[held.level]
         if lane is None:
-            self.running -= 1
+            counts.running -= 1
             return
         held.lane = None
         lane.messages.popleft()
         following = lane.messages[0] if lane.messages else None
         if following is not None and following.state is State.RUNNING:
             return
-        self.running -= 1
+        counts.running -= 1
         if following is None:
             del self._lanes[lane.key]
         else:
-            self.waiting -= 1
+            counts.waiting -= 1
             self._make_ready(following)
 
     def _make_ready(self, held: Held) -> None:
         held.state = State.WAITING
         self._queue_of(held).append(held)
-        self.ready += 1
+        self.of[held.level].ready += 1
 
     def _queue_of(self, held: Held) -> deque[Held]:
         redelivered, new = self._ready[held.level]

@@ -16,8 +16,7 @@ from sqspipes.brokers.base import Answer, Broker, Entry
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.batcher import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
-from sqspipes.runner.intake import MOST_BEHIND, MOST_PARKED
-from sqspipes.runner.pace import FIRST_LOOK_AHEAD, MOST_LOOK_AHEAD
+from sqspipes.runner.pace import FIRST_LOOK_AHEAD, MOST_BEHIND, MOST_LOOK_AHEAD, MOST_PARKED
 from sqspipes.runner.stream import MOST_RESULTS
 from tests.integration.support import PATIENCE, Seen, passed, piped, until
 

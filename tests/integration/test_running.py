@@ -147,15 +147,6 @@ def test_lower_level_does_not_wait_for_the_polls_of_an_idle_higher_one(
                 seen.wait(12 + number, timeout=5.0)
 
 
-def test_lower_level_is_not_starved_by_a_busy_one(domain: str) -> None:
-    seen = Seen()
-    with piped(domain, MEMORY, {"method": seen.take, "priorities": 2}) as client:
-        client.put_many(range(2_000), priority=1)
-        client.put("low")
-        client.run(drain=True)
-    assert seen.values.index("low") < 1_500
-
-
 def test_strict_serves_a_lower_level_when_the_higher_ones_are_empty(domain: str) -> None:
     seen, gate = Seen(), threading.Event()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,10 +13,13 @@ from sqspipes.message import Delivery
 
 
 class Passing(Broker):
-    """A broker in memory; ``before`` has functions that run before a request, by its name and queue's task."""
+    """A broker in memory, or ``inner``; ``before`` has functions that run before a request, by its name and task.
 
-    def __init__(self, **limits: Any) -> None:
-        self._inner = open_broker("memory://")
+    ``taken`` counts what was received from each queue before it was asked for the last time: by then it is held.
+    """
+
+    def __init__(self, inner: Broker | None = None, **limits: Any) -> None:
+        self._inner = inner or open_broker("memory://")
         self.url = self._inner.url
         self.limits = replace(self._inner.limits, **limits)
         self.before: dict[tuple[str, str], Callable[[Sequence[Any]], list[Answer] | None]] = {}
@@ -23,6 +27,8 @@ class Passing(Broker):
         self.released: list[tuple[str, float]] = []
         self.extends = 0
         self.interrupts = 0
+        self._given: Counter[str] = Counter()
+        self.taken: Counter[str] = Counter()
 
     def _hook(self, action: str, queue: str, entries: Sequence[Any]) -> list[Answer] | None:
         hook = self.before.get((action, queue.removesuffix(".fifo").partition("--")[2]))
@@ -36,8 +42,11 @@ class Passing(Broker):
 
     def receive(self, queue: str, *, count: int, wait: float, lease: float, attempt: str) -> list[Delivery]:
         self.receives.append((queue, count))
+        self.taken[queue] = self._given[queue]
         self._hook("receive", queue, [count])
-        return self._inner.receive(queue, count=count, wait=wait, lease=lease, attempt=attempt)
+        found = self._inner.receive(queue, count=count, wait=wait, lease=lease, attempt=attempt)
+        self._given[queue] += len(found)
+        return found
 
     def ack(self, queue: str, receipts: Sequence[str]) -> list[Answer]:
         return self._hook("ack", queue, receipts) or self._inner.ack(queue, receipts)
