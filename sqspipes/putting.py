@@ -132,8 +132,11 @@ def send_many(
             batcher.add(Item((index, entry), entry.group, entry.size, seconds))
     except Exception as error:
         progress.fail(error, index + 1)
-    finally:
-        finished = [batcher.close(clocks.monotonic() + timeout + 1) for batcher in batchers.values()]
+    except BaseException:
+        for batcher in batchers.values():
+            batcher.close(0.0)  # Ctrl-C: what was not asked for yet is given up
+        raise
+    finished = [batcher.close(clocks.monotonic() + timeout + 1) for batcher in batchers.values()]
     if progress.error is None and not all(finished):
         reason = f"{broker.url} did not answer for all values within {timeout:g} s"
         progress.fail(BrokerUnavailableError(reason), progress.sent)

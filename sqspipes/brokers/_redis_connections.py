@@ -87,12 +87,12 @@ class Connections:
         if cut:
             self._give(connection)
             return False
-        rung = failed = False
+        rung, answered = False, False
         try:
             # Some servers wait for ever when less than a millisecond is asked for.
             rung = _answer(connection, ("BLPOP", bell, f"{max(seconds, 0.002):.3f}")) is not None
+            answered = True
         except exceptions.RedisError:
-            failed = True
             if self.interrupts == interrupts:
                 self._drop_idle()
                 raise
@@ -100,7 +100,7 @@ class Connections:
             with self._lock:
                 self._waiting.discard(connection)
                 cut = self.interrupts != interrupts
-            if cut or failed:
+            if cut or not answered:
                 connection.disconnect()
             else:
                 self._give(connection)

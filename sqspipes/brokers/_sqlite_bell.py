@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sqspipes import clocks
 
@@ -17,20 +17,22 @@ _FAR = float("inf")
 class Waiter:
     """A receive that waits; ``ended`` says that an interrupt ends it."""
 
-    __slots__ = ("_event", "ended", "queue", "rung")
+    __slots__ = ("_gate", "ended", "queue", "rung")
 
     def __init__(self, queue: str) -> None:
         self.queue = queue
         self.rung = self.ended = False
-        self._event = threading.Event()
+        # Not an Event: a signal's exception inside its ``set`` would leave that locked.
+        self._gate = threading.Lock()
+        self._gate.acquire()
 
     def wake(self) -> None:
-        self._event.set()
+        with suppress(RuntimeError):  # It is awake.
+            self._gate.release()
 
     def sleep(self, seconds: float) -> None:
         """Sleep until woken, for whatever reason."""
-        self._event.wait(seconds)
-        self._event.clear()
+        self._gate.acquire(timeout=seconds)
 
 
 class Bell:
@@ -58,11 +60,11 @@ class Bell:
     def ring(self, queues: Iterable[str]) -> None:
         """Wake the receives of queues in which something became deliverable."""
         if self._waiters:
-            with self._lock:
-                for queue in queues:
-                    for waiter in self._waiters.get(queue, ()):
-                        waiter.rung = True
-                        waiter.wake()
+            # Without the lock: what puts may be interrupted, and nobody may have to wait for it then.
+            for queue in queues:
+                for waiter in tuple(self._waiters.get(queue, ())):
+                    waiter.rung = True
+                    waiter.wake()
 
     def interrupt(self) -> None:
         """End the waiting of all receives that began before."""

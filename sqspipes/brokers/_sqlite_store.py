@@ -15,7 +15,7 @@ from sqspipes.brokers._sqlite_schema import open_database
 from sqspipes.brokers._sqlite_transaction import Transaction
 from sqspipes.brokers._sqlite_turnstile import Turnstile
 from sqspipes.brokers._sqlite_url import Place
-from sqspipes.errors import BrokerClosedError, BrokerError
+from sqspipes.errors import BrokerClosedError, BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")
 
@@ -52,10 +52,13 @@ class _Request:
 class Store:
     """Runs the threads' requests on one connection.
 
-    A caller leaves its request in a queue. Whoever finds the connection free runs all requests that wait, in
-    one transaction, and wakes the callers. So the cost of a commit is shared when there are many, and nobody
+    A caller leaves its request in a queue. Whoever finds the connection free leads: it runs all requests that wait,
+    in one transaction, and wakes the callers. So the cost of a commit is shared when there are many, and nobody
     waits for a second thread when there is one. Work must change nothing but the database, and refuse (with a
     BrokerError) before it changed anything: an error rolls all of it back, and each runs again by itself.
+
+    A signal's handler may raise between any two lines. So what is under way is written down before it is begun, and
+    ``_recover`` ends it from there: the leader's exception is its own, the others' requests wait for the next leader.
     """
 
     def __init__(self, place: Place, clock: Callable[[], float], ring: Callable[[set[str]], None]) -> None:
@@ -66,43 +69,47 @@ class Store:
         self._clock = clock
         self._ring = ring
         self._pending: deque[_Request] = deque()
-        self._free = threading.Lock()
+        # Reentrant, as such a lock knows whose it is: whoever has it can give it back, and nobody else.
+        self._free = threading.RLock()
+        self._leader = 0  # the thread that has it
+        self._batch: list[_Request] = []  # what it took
+        self._together: list[_Request] = []  # what is in its transaction
+        self._begun = False  # there is a transaction; once there is none any more, it was committed
         self._closed = False
         try:
             self._turnstile = Turnstile(None if place.path is None else os.path.realpath(place.path))
         except OSError as error:
             raise BrokerError(f"{place.address}: {error}") from error
         try:
-            with self._turnstile.passed():
-                self._database, self._file = open_database(place)
+            self._turnstile.enter()
+            self._database, self._file = open_database(place)
+            self._turnstile.leave()
         except BaseException:
             self._turnstile.close()
             raise
 
     def __del__(self) -> None:
         """Give the file back when nobody closed it; a collector can wait for no turn."""
-        if not getattr(self, "_closed", True) and hasattr(self, "_database"):
-            self._closed = True
-            self._database.close()
-            self._turnstile.close()
+        for part in ("_database", "_turnstile"):
+            if hasattr(self, part):
+                getattr(self, part).close()
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         """Return what ``work`` returns, once it is committed."""
+        self._check_alone()
         request = _Request(work)
-        self._pending.append(request)
         try:
+            self._pending.append(request)
             while not request.done:
                 if self._free.acquire(blocking=False):
-                    try:
-                        if not request.done:
-                            self._lead()
-                    finally:
-                        self._leave()
+                    if not request.done:
+                        self._lead()
+                    self._leave()
                 else:
                     request.gate.acquire()
         except BaseException:
-            if request in self._pending:
-                self._pending.remove(request)
+            request.done = True  # nobody waits for it any more
+            self._recover()
             raise
         if request.error is not None:
             raise request.error
@@ -110,33 +117,41 @@ class Store:
 
     def read(self, work: Callable[[Transaction], T]) -> T:
         """Return what ``work`` returns; it reads by one statement, and waits for no other process."""
-        self._free.acquire()
+        self._check_alone()
         try:
+            self._free.acquire()
+            self._leader = threading.get_ident()
             self._check_open()
-            return work(self._transaction())
-        except sqlite3.Error as error:
-            raise translated(error, self._address) from error
-        finally:
+            found = work(self._transaction())
             self._leave()
+        except BaseException as error:
+            self._recover()
+            if isinstance(error, sqlite3.Error):
+                raise translated(error, self._address) from error
+            raise
+        return found
 
     def close(self) -> None:
         """Close the file; requests that wait are refused."""
+        self._closed = True
+        if self._leader == threading.get_ident():
+            return  # A signal's handler, in the middle of a request: that goes on with the connection.
         with self._free:
-            if not self._closed:
-                self._closed = True
-                # The last connection writes the log back into the file.
-                with self._turnstile.passed():
-                    self._database.close()
-                self._turnstile.close()
+            # The last connection writes the log back into the file.
+            with contextlib.suppress(BrokerUnavailableError):
+                self._turnstile.enter()
+            self._database.close()
+            self._turnstile.close()
         self._hand_on()
 
     def hold(self) -> bool:
         """Before a fork: let no transaction be under way, and say whether that succeeded."""
-        return self._free.acquire(timeout=10)
+        return self._leader != threading.get_ident() and self._free.acquire(timeout=10)
 
     def resume(self) -> None:
         """After a fork, in the parent: go on."""
-        self._leave()
+        self._free.release()
+        self._hand_on()
 
     def abandon(self) -> None:
         """After a fork, in the child: drop the connection and the locks, which are the parent's.
@@ -144,72 +159,114 @@ class Store:
         SQLite keeps what it knows of a file's locks for each process, not for each connection: as long as the
         inherited connection is open, a new one would believe in locks that this process does not hold.
         """
-        if not self._closed:
-            self._closed = True
-            self._turnstile.close()
-            self._database.close()
+        self._closed = True
+        self._turnstile.close()
+        self._database.close()
 
     def _lead(self) -> None:
         """Serve the requests that wait now."""
-        batch: list[_Request] = []
+        self._leader = threading.get_ident()
+        batch = self._batch
         while self._pending and len(batch) < _TOGETHER:
-            batch.append(self._pending.popleft())
-        try:
-            self._serve(batch)
-        except BaseException:
-            self._pending.extendleft(request for request in reversed(batch) if not request.done)
-            raise
-        finally:
-            for request in batch:
-                request.wake()
+            if not self._pending[0].done:
+                batch.append(self._pending[0])
+            self._pending.popleft()
+        self._serve(batch)
+        self._settle()
 
     def _serve(self, batch: list[_Request]) -> None:
+        """Run requests in one transaction; after an error each by itself, as one of them is to blame."""
         try:
             self._check_open()
             self._commit(batch)
-        except BrokerError as error:
-            _refuse(batch, error)
         except Exception as error:
-            if len(batch) == 1:
-                _refuse(batch, self._told(error))
+            self._end()
+            left = [request for request in batch if not request.done]
+            if len(left) == 1 or isinstance(error, BrokerError):
+                _refuse(left, self._told(error))
                 return
-            for request in batch:  # One of them is to blame, the others succeed.
+            for request in left:
                 self._serve([request])
+            if not (isinstance(error, sqlite3.Error) or any(request.error for request in left)):
+                raise  # It came from outside: a signal's handler raised it.
 
     def _commit(self, batch: list[_Request]) -> None:
         """Run the batch in one transaction: either all of it is done and safe, or nothing."""
-        with self._turnstile.passed():
-            try:
-                self._database.execute("BEGIN IMMEDIATE")
-            except sqlite3.Error as error:
-                raise translated(error, self._address) from error
-            transaction = self._transaction()
-            try:
-                for request in batch:
-                    request.run(transaction)
-                transaction.finish()
-                self._database.execute("COMMIT")
-            except sqlite3.Error:
-                self._roll_back()
-                raise
-            except BaseException:
-                # A signal's exception also comes between the commit and the next line.
-                if not self._roll_back():
-                    _mark_done(batch)
-                raise
-            _mark_done(batch)
-        self.commits += 1
+        self._together = batch
+        self._turnstile.enter()
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise translated(error, self._address) from error
+        self._begun = True
+        transaction = self._transaction()
+        try:
+            for request in batch:
+                request.run(transaction)
+            transaction.finish()
+            self._database.execute("COMMIT")
+        except sqlite3.Error:
+            self._begun = False  # SQLite may have rolled back by itself.
+            raise
+        self._end()
         if transaction.rung:
             self._ring(transaction.rung)
 
-    def _transaction(self) -> Transaction:
-        return Transaction(self._database, self._file, int(self._clock() * 1000))
-
-    def _roll_back(self) -> bool:
+    def _end(self) -> None:
+        """Leave the transaction: what was committed is done, anything else is undone. Twice is no error."""
+        if self._begun and not self._database.in_transaction:
+            self.commits += 1
+            for request in self._together:
+                request.done = True
+        self._begun = False
         if self._database.in_transaction:
             self._database.execute("ROLLBACK")
-            return True
-        return False
+        self._turnstile.leave()
+
+    def _settle(self) -> None:
+        """Wake those whose requests were led, or put the requests back in front. Twice is no error."""
+        for request in reversed(self._batch):
+            if not request.done and request not in self._pending:
+                self._pending.appendleft(request)
+        for request in self._batch:
+            request.wake()
+        self._batch = []
+
+    def _leave(self) -> None:
+        self._leader = 0
+        self._free.release()
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        # Requests that came while the connection was taken: one of their callers has to take it.
+        for request in self._pending.copy():
+            if not request.done:
+                request.wake()
+                return
+
+    def _recover(self) -> None:
+        """After an exception, wherever it came: end what this thread had under way, and let others go on."""
+        try:
+            self._let_go()
+        except BaseException:
+            self._let_go()  # A second signal is no reason to leave the others waiting.
+            raise
+
+    def _let_go(self) -> None:
+        if self._free.acquire(blocking=False):  # it is this thread's, or free and then nothing is under way
+            try:
+                if self._batch:
+                    self._end()
+            finally:
+                self._settle()
+                self._leader = 0
+                with contextlib.suppress(RuntimeError):  # It is not this thread's any more.
+                    while True:
+                        self._free.release()
+        self._hand_on()
+
+    def _transaction(self) -> Transaction:
+        return Transaction(self._database, self._file, int(self._clock() * 1000))
 
     def _told(self, error: Exception) -> Exception:
         if isinstance(error, sqlite3.Error):
@@ -218,26 +275,18 @@ class Store:
             return told
         return error
 
+    def _check_alone(self) -> None:
+        if self._leader == threading.get_ident():
+            raise BrokerError(
+                f"{self._address} was used by a signal's handler, in the middle of another request"
+            )
+
     def _check_open(self) -> None:
         if self._closed:
             raise BrokerClosedError(f"{self._address} was closed")
-
-    def _leave(self) -> None:
-        self._free.release()
-        self._hand_on()
-
-    def _hand_on(self) -> None:
-        # Requests that came while the connection was taken: one of their callers has to take it.
-        with contextlib.suppress(IndexError):
-            self._pending[0].wake()
 
 
 def _refuse(batch: list[_Request], error: Exception) -> None:
     for request in batch:
         request.error = error
-        request.done = True
-
-
-def _mark_done(batch: list[_Request]) -> None:
-    for request in batch:
         request.done = True
