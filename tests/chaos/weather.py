@@ -50,11 +50,40 @@ def delayed(request: Request, forward: Forward) -> Reply | None:
     return forward(request)
 
 
+PAGE = b"<!DOCTYPE html><title>Sign in</title><h1>Sign in to the network</h1>"
+
+
+def page(request: Request, forward: Forward) -> Reply | None:
+    """A proxy on the way answers with a page of its own, and says that all is well."""
+    return Reply(200, {"Content-Type": "text/html"}, PAGE)
+
+
+def page_in_place_of_the_answer(request: Request, forward: Forward) -> Reply | None:
+    """The server does what was asked, and a page comes in place of its answer."""
+    forward(request)
+    return page(request, forward)
+
+
+def answer_to_somebody_else(request: Request, forward: Forward) -> Reply | None:
+    """The server does what was asked, and the answer speaks of entries that nobody asked for."""
+    answer = forward(request).json
+    for kind in ("Successful", "Failed"):
+        for entry in answer.get(kind) or ():
+            entry["Id"] = f"other-{entry['Id']}"
+    if "Messages" in answer:
+        answer["Messages"] = "none"
+    return json_reply(answer)
+
+
 FAULTS: dict[str, Behaviour] = {
     "500": error(500, "InternalFailure"),
     "503": error(503, "ServiceUnavailable"),
     "throttled": error(400, "RequestThrottled"),
     "throttling": error(400, "ThrottlingException"),
+    "408": error(408, "RequestTimeout"),
+    "page": page,
+    "page in place of the answer": page_in_place_of_the_answer,
+    "answer to somebody else": answer_to_somebody_else,
     "delay": delayed,
     "lost request": lost_request,
     "lost answer": lost_answer,
