@@ -124,7 +124,7 @@ def make_pipe(
 
     ``server`` is another server's URL than that of the emulator which tests share, ``valkey`` another server than
     the one that they share. Without ``witnessed`` nobody
-    keeps what the queues saw.
+    keeps what the queues saw. A task has so many ``levels``.
     """
     with contextlib.ExitStack() as stack:
 
@@ -134,6 +134,7 @@ def make_pipe(
             server: str | None = None,
             valkey: Valkey | None = None,
             witnessed: bool = True,
+            levels: int = 1,
             options: dict[str, Any] | None = None,
             **settings: Any,
         ) -> Pipe:
@@ -156,8 +157,14 @@ def make_pipe(
                 if valkey is not None:
                     witness = RedisWitness(valkey, domain)
             journal = tmp_path / "journal"
-            ledger = stack.enter_context(contextlib.closing(Ledger(domain, direct, journal, witness)))
-            settings = {"arguments": arguments, "journal": str(journal), "options": options or {}, **settings}
+            ledger = stack.enter_context(contextlib.closing(Ledger(domain, direct, journal, witness, levels)))
+            settings = {
+                "arguments": arguments,
+                "journal": str(journal),
+                "options": options or {},
+                "levels": levels,
+                **settings,
+            }
             workers = stack.enter_context(fleet(tmp_path, domain=domain, **settings))
             pipe = Pipe(domain, arguments, ledger, workers, Replays(), proxy)
             if proxy:

@@ -23,7 +23,7 @@ from tests.valkey import Valkey
 TASKS = ("one", "two", "three")
 RESULTS = "results"
 
-#: Per queue and sqspipes id, the ids that the broker gave to what it stored.
+#: Per queue and message, the ids that the broker gave to what it stored.
 Stored = dict[str, dict[str, set[str]]]
 
 
@@ -113,9 +113,12 @@ class RedisWitness:
 
 
 def sqspipes_id(body: str, otherwise: str) -> str:
-    """Return the id in a body; of a body that is not ours, the other one."""
+    """Return a body's part that tells its message from others; of a foreign body, the other one."""
     try:
-        return str(json.loads(body)["id"])
+        message = json.loads(body)
+        return " ".join(
+            [message["id"], *(str(message.get(key)) for key in ("group", "priority", "redrives"))]
+        )
     except (ValueError, KeyError, TypeError):
         return otherwise
 
@@ -143,17 +146,23 @@ class Balance:
 class Ledger:
     """Puts numbered messages of several groups into a pipe, and accounts for each of them.
 
-    A value is ``{"group": g, "n": n}``. ``arguments`` lead past every proxy.
+    A value is ``{"group": g, "n": n}``. ``arguments`` lead past every proxy. A task has so many ``levels``.
     """
 
     def __init__(
-        self, domain: str, arguments: dict[str, Any], journal: Path, witness: Witness | None
+        self,
+        domain: str,
+        arguments: dict[str, Any],
+        journal: Path,
+        witness: Witness | None,
+        levels: int = 1,
     ) -> None:
         self.domain, self.arguments, self.journal = domain, arguments, journal
         self.witness = witness
+        self.levels = levels
         self.put: dict[str, list[int]] = {}
         self.client = TaskClient(domain, **arguments).register_tasks(
-            [{"name": name} for name in (*TASKS, RESULTS)]
+            [{"name": name, "priorities": levels} for name in (*TASKS, RESULTS)]
         )
         self.client.create_queues()
         if isinstance(witness, SqliteWitness):
@@ -173,13 +182,37 @@ class Ledger:
         for value in values:
             self.put[value["group"]].append(value["n"])
 
+    def feed_shared_ids(self, groups: int, each: int) -> None:
+        """Put messages that share their ids, with those of other groups and of other levels.
+
+        A group has the same name at each level. Its messages there are accounted for as a group of their own.
+        """
+        keys = [(f"g{number}", level) for number in range(groups) for level in range(self.levels)]
+        names = {key: f"{key[0]}/{key[1]}" for key in keys}
+        firsts = {name: len(self.put.setdefault(name, [])) for name in names.values()}
+        for level in range(self.levels):
+            values = [
+                {"group": name, "n": firsts[name] + n}
+                for n in range(each)
+                for (_, at), name in names.items()
+                if at == level
+            ]
+            self.client.put_many(
+                values,
+                group=lambda value: value["group"].partition("/")[0],
+                id=lambda value: f"line {value['n']}",
+                priority=level,
+            )
+            for value in values:
+                self.put[value["group"]].append(value["n"])
+
     @property
     def messages(self) -> int:
         return sum(map(len, self.put.values()))
 
     def done(self) -> int:
         """How many messages are among the results or the dead letters now, by the broker's count."""
-        return self._held(RESULTS) + self.dead()
+        return self._waiting(RESULTS) + self.dead()
 
     def dead(self) -> int:
         """How many messages are dead letters now."""
@@ -187,7 +220,7 @@ class Ledger:
 
     def left(self) -> int:
         """How many messages wait or are in flight in the tasks' queues now."""
-        return sum(self._held(task) for task in TASKS)
+        return sum(map(self._waiting, TASKS))
 
     def settle(self, seconds: float) -> float:
         """Wait until every message is a result or a dead letter; return the seconds it took."""
@@ -200,7 +233,8 @@ class Ledger:
 
     def balance(self) -> Balance:
         """Account for every message. The pipe's processes have ended; results and dead letters are taken."""
-        results = [json.loads(body)["value"] for body in taken(self.broker, self._queue(RESULTS))]
+        bodies = [body for queue in self._queues(RESULTS) for body in taken(self.broker, queue)]
+        results = [json.loads(body)["value"] for body in bodies]
         letters = [letter.value for task in TASKS for letter in self.client.dead_letters(task)]
         found = Counter((value["group"], value["n"]) for value in results)
         dead = Counter((value["group"], value["n"]) for value in letters)
@@ -231,6 +265,11 @@ class Ledger:
         depth = self.broker.depth(self._queue(task))
         return depth.waiting + depth.in_flight
 
+    def _waiting(self, task: str) -> int:
+        """How many messages are in a task's queues now."""
+        depths = map(self.broker.depth, self._queues(task))
+        return sum(depth.waiting + depth.in_flight for depth in depths)
+
     def _handed_on_twice(self) -> int:
         if self.witness is None:
             return 0
@@ -249,6 +288,11 @@ class Ledger:
 
     def _queue(self, task: str) -> str:
         return f"{self.domain}--{task}.fifo"
+
+    def _queues(self, task: str) -> list[str]:
+        """The names of a task's queues, the lowest level first."""
+        higher = [f"{self.domain}--{task}--p{level}.fifo" for level in range(1, self.levels)]
+        return [self._queue(task), *higher]
 
 
 def _ways(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class Mortal(SqliteBroker):
 
 def one(value: dict[str, Any]) -> dict[str, Any]:
     passing("call", "after")
-    return worker.noted("one", value)
+    return worker.one(value)
 
 
 def two(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -90,7 +90,7 @@ def two(value: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def three(value: dict[str, Any]) -> TaskCallback:
-    return TaskCallback(worker.noted("three", value), passing, ("callback", "after"))
+    return TaskCallback(worker.three(value), passing, ("callback", "after"))
 
 
 def pipe() -> TaskClient:
@@ -99,7 +99,8 @@ def pipe() -> TaskClient:
         arguments["broker"] = Mortal(arguments["broker"])
     client = TaskClient(settings["domain"], **arguments, **settings.get("options", {}))
     tasks: list[Any] = [
-        {"method": method, "workers": settings.get("workers", 4)} for method in (one, two, three)
+        {"method": method, "workers": settings.get("workers", 4), "priorities": settings.get("levels", 1)}
+        for method in (one, two, three)
     ]
     return client.register_tasks([*tasks, {"name": "results"}])
 

@@ -1,9 +1,10 @@
 """A process of the pipe one, two, three. Each call is written to the journal before anything else.
 
 Settings (JSON): ``domain``, ``arguments`` of TaskClient, ``journal``; and perhaps ``tasks`` (those that run
-here), ``workers`` (threads a task), ``seconds`` (a call takes), ``slow`` (seconds that
-number 0 of some groups takes), ``failing`` (each so many-th number's first call in task two raises), ``options``
-(more arguments of TaskClient).
+here), ``workers`` (threads a task), ``levels`` (of each task), ``seconds`` (a call takes), ``slow`` (seconds that
+number 0 of some groups takes), ``failing`` (each so many-th number's first call in task two raises), ``rejecting``
+(each so many-th number is rejected by task three, and the number behind it by task one), ``options`` (more
+arguments of TaskClient).
 It logs ``runs on`` once it hears signals and ``Summary`` at its end, which is 0 after SIGTERM and SIGINT.
 """
 
@@ -18,7 +19,7 @@ import threading
 import time
 from typing import Any
 
-from sqspipes import TaskClient
+from sqspipes import Reject, TaskClient
 
 settings = json.loads(sys.argv[1])
 journal = os.open(settings["journal"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -34,8 +35,14 @@ def noted(task: str, value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def rejected(value: dict[str, Any], rest: int) -> dict[str, Any]:
+    if "rejecting" in settings and value["n"] % settings["rejecting"] == rest:
+        raise Reject("not this one")
+    return value
+
+
 def one(value: dict[str, Any]) -> dict[str, Any]:
-    return noted("one", value)
+    return rejected(noted("one", value), 2)
 
 
 def two(value: dict[str, Any]) -> dict[str, Any]:
@@ -49,12 +56,15 @@ def two(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def three(value: dict[str, Any]) -> dict[str, Any]:
-    return noted("three", value)
+    return rejected(noted("three", value), 1)
 
 
 def pipe() -> TaskClient:
     workers = settings.get("workers", 4)
-    tasks: list[Any] = [{"method": task, "workers": workers} for task in (one, two, three)]
+    levels = settings.get("levels", 1)
+    tasks: list[Any] = [
+        {"method": task, "workers": workers, "priorities": levels} for task in (one, two, three)
+    ]
     client = TaskClient(settings["domain"], **settings["arguments"], **settings.get("options", {}))
     return client.register_tasks([*tasks, {"name": "results"}])
 
