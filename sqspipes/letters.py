@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqspipes import lines
 from sqspipes import message as messages
 from sqspipes.brokers.base import MESSAGE_BYTES, Broker, Entry
 from sqspipes.errors import CodecError
@@ -14,7 +14,7 @@ from sqspipes.looking import Look
 from sqspipes.message import Death, Delivery, Message
 from sqspipes.task import Task
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

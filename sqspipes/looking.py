@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import uuid
 from collections import Counter, deque
@@ -11,13 +10,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes.brokers.base import Answer, Broker, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError
 from sqspipes.message import Delivery
 from sqspipes.patience import DEFAULT_SECONDS, patiently
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Seconds for which a letter is hidden from others while somebody looks: its lease.
 LISTING_SECONDS = 60.0

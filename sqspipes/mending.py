@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqspipes import names
+from sqspipes import lines, names
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind, Limits
 from sqspipes.errors import BrokerError, CodecError, QueueMissingError
 from sqspipes.letters import Found, read, redriven
@@ -18,7 +17,7 @@ from sqspipes.message import Delivery, derived
 from sqspipes.patience import DEFAULT_SECONDS, patiently
 from sqspipes.task import Task
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 
 def former_task(broker: Broker, domain: str, name: str) -> Task | None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.outage import pause
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Seconds for which a method of the client waits for its broker.
 DEFAULT_SECONDS = 30.0

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mutab
 from functools import partial
 from typing import Any, NamedTuple
 
+from sqspipes import lines
 from sqspipes.errors import MissingKeyError, OptionError
 from sqspipes.values import let_go, typename
 
@@ -21,7 +22,7 @@ class StepLog(logging.LoggerAdapter):  # type: ignore[type-arg]
     """A step's logger; called like a function it logs at INFO: ``self.log("fetched %s", url)``."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(logging.getLogger(name), {})
+        super().__init__(lines.logger(name), {})
 
     def __call__(self, text: str, *args: Any) -> None:
         self.info(text, *args)

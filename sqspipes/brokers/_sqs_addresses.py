@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes.brokers._sqs_calls import Calls
 from sqspipes.errors import BrokerUnavailableError, CredentialsError, QueueMissingError
 
-_logger = logging.getLogger(__name__)
+_logger = lines.logger(__name__)
 
 #: Seconds after its creation in which a queue that is not found is not missing, but not there yet.
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html

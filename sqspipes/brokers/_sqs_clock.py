@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import calendar
-import logging
 import re
 import time
 from email.utils import parsedate_to_datetime
@@ -12,9 +11,10 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
+from sqspipes import lines
 from sqspipes.brokers._sqs_signing import Signer, host_header
 
-_logger = logging.getLogger(__name__)
+_logger = lines.logger(__name__)
 
 #: Seconds by which a signature may be off before its clock is to blame; SQS allows 15 minutes, expires after 5.
 SKEWED = 240.0

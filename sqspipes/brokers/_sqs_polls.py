@@ -9,7 +9,6 @@ within 20 seconds.
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -18,7 +17,9 @@ from typing import Any
 from botocore.awsrequest import AWSHTTPConnectionPool, AWSHTTPSConnectionPool
 from urllib3.exceptions import ProtocolError
 
-_logger = logging.getLogger(__name__)
+from sqspipes import lines
+
+_logger = lines.logger(__name__)
 
 
 class Polls:

@@ -8,7 +8,6 @@ here to the same signature, is left to boto3.
 from __future__ import annotations
 
 import calendar
-import logging
 import re
 import ssl
 import time
@@ -22,10 +21,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
+from sqspipes import lines
 from sqspipes.brokers._sqs_signing import Signer, host_header
 from sqspipes.errors import BrokerError
 
-_logger = logging.getLogger(__name__)
+_logger = lines.logger(__name__)
 
 #: The calls that carry messages. Each may be repeated: a send has deduplication ids, a receive an attempt id,
 #: and to delete or to extend twice is the same as once.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqspipes import lines
 from sqspipes.brokers._sqs_account import Account
 from sqspipes.brokers._sqs_addresses import Addresses
 from sqspipes.brokers._sqs_calls import Calls, PollCutError
@@ -26,7 +26,7 @@ from sqspipes.brokers.base import (
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
 from sqspipes.message import Delivery, derived
 
-_logger = logging.getLogger(__name__)
+_logger = lines.logger(__name__)
 
 _COUNTS = "ApproximateNumberOfMessages"
 _DELAYED = "ApproximateNumberOfMessagesDelayed"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import sys
 import traceback
 from collections.abc import Sequence
 
 import click
 
-from sqspipes.cli import asking, options
+from sqspipes import lines
+from sqspipes.cli import asking, options, streams
 from sqspipes.cli.root import root
 
 #: Exit codes: an error, and an interrupt. Click's is 2 for an error of usage.
@@ -22,25 +21,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: an error, in one line on standard error. 2: the command was not understood. 3: a run was drained, and
     something became a dead letter. 4: not all dead letters were listed, sent or deleted. 130: Ctrl-C.
     """
-    _accept_any_text()
     try:
+        streams.open_all()
         code = root.main(arguments, prog_name="sqspipes", standalone_mode=False)
-    except click.Abort:  # Ctrl-C, wherever it came
+    except (click.Abort, KeyboardInterrupt):  # Ctrl-C, wherever it came
         return INTERRUPTED
     except click.ClickException as error:
+        vars(error).update(message=lines.printable(error.message, lines=True))
         error.show()
         return error.exit_code
     except Exception as error:
         if options.is_debugging(arguments):
-            traceback.print_exception(error, file=sys.stderr)
+            said = "".join(traceback.format_exception(error))
+            click.echo(lines.printable(said, lines=True), err=True, nl=False)
         else:
             click.echo(f"Error: {asking.in_one_line(error)}", err=True)
         return FAILED
     return code if isinstance(code, int) else 0
-
-
-def _accept_any_text() -> None:
-    """Let the streams write what their encoding does not have as escapes: values and errors may be any text."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")

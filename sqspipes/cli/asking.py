@@ -6,20 +6,16 @@ import sys
 
 import click
 
+from sqspipes import lines
 from sqspipes.errors import SqspipesError
 
 
 def in_one_line(error: BaseException) -> str:
     """Return what an error says, in one line; with its kind, unless it is one of ours that says all there is."""
-    said = " ".join(str(error).split())
+    said = lines.printable(" ".join(str(error).split()))
     if isinstance(error, SqspipesError) and said:
         return said
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
-def printable(text: str) -> str:
-    """Return a text that others wrote, without what would command a terminal."""
-    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)
 
 
 def count_of(number: int, one: str) -> str:

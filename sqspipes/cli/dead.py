@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from sqspipes import lines
 from sqspipes.cli import asking, completing, logs, tables
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
@@ -120,8 +121,8 @@ def _list_as_table(task: str, letters: DeadLetters) -> None:
     table = tables.table("id", "died", "attempts#", "error")
     for letter in letters:
         id = letter.id[:SHORT] if console.is_terminal else letter.id
-        error = asking.printable(f"{letter.error_type}: {letter.error}"[: tables.NO_TERMINAL])
-        table.add_row(asking.printable(id), _time(letter.died), str(letter.attempts), " ".join(error.split()))
+        error = f"{letter.error_type}: {letter.error}"[: tables.NO_TERMINAL]
+        table.add_row(id, _time(letter.died), str(letter.attempts), " ".join(error.split()))
     if table.row_count:
         tables.show(table, console)
     elif letters.whole:
@@ -136,20 +137,20 @@ def show_letter(box: Box, id: str) -> None:
     """Show one of them: its value, its error and the traceback."""
     (letter,) = box.named([id])
     for line in _described(letter):
-        click.echo(asking.printable(line))
+        click.echo(line)
 
 
 def _described(letter: DeadLetter) -> Iterator[str]:
     """Yield a letter as it is shown, part for part."""
-    group = "none" if letter.group is None else letter.group
-    yield f"id         {letter.id}"
+    group = "none" if letter.group is None else lines.one_line(letter.group)
+    yield f"id         {lines.one_line(letter.id)}"
     yield f"task       {letter.task}, priority {letter.priority}, group {group}"
     yield f"first put  {_time(letter.first_put)}"
     yield f"died       {_time(letter.died)}, {letter.attempts} attempts, {letter.redrives} redrives before"
-    yield f"error      {letter.error_type}: {letter.error}"
-    yield f"value      {_indented(letter.value)}"
+    yield f"error      {lines.one_line(letter.error_type)}: {lines.one_line(letter.error)}"
+    yield f"value      {lines.printable(_indented(letter.value), lines=True)}"
     if letter.traceback:
-        yield f"\n{letter.traceback.rstrip()}"
+        yield f"\n{lines.indented(letter.traceback.rstrip())}"
 
 
 def _indented(value: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import sqspipes
 from sqspipes.cli.asking import in_one_line
+from sqspipes.cli.streams import printing_to_error
 from sqspipes.client import TaskClient
 from sqspipes.errors import OptionError
 from sqspipes.options import did_you_mean, refuse
@@ -86,7 +87,8 @@ def imported(target: str, folder: Path) -> Any:
         raise refuse("target", target, "module:attribute, or a name that `sqspipes list` shows")
     _put_first(folder)
     try:
-        found: Any = importlib.import_module(module)
+        with printing_to_error():
+            found: Any = importlib.import_module(module)
     except (Exception, SystemExit) as error:
         raise OptionError(f"target {target!r} cannot be imported: {in_one_line(error)}") from error
     for part in attribute.split("."):
@@ -99,7 +101,8 @@ def imported(target: str, folder: Path) -> Any:
 
 def client_of(target: str, found: Any) -> TaskClient:
     """Return the client that an object is, or has; a class is called first, without arguments."""
-    made = found() if isinstance(found, type) else found
+    with printing_to_error():
+        made = found() if isinstance(found, type) else found
     client = made if isinstance(made, TaskClient) else getattr(made, "client", None)
     if isinstance(client, TaskClient):
         return client
@@ -139,7 +142,8 @@ def _import_by_name(file: Path, folder: Path) -> ModuleType:
     _put_first(folder)
     _put_first(top)
     name = ".".join(file.relative_to(top).with_suffix("").parts)
-    module = importlib.import_module(name)
+    with printing_to_error():
+        module = importlib.import_module(name)
     if Path(module.__file__ or "").resolve() != file.resolve():
         raise ImportError(f"the module {name} is {module.__file__}")
     return module

@@ -14,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from sqspipes import lines
 from sqspipes.cli import tables
 from sqspipes.cli.asking import in_one_line
 from sqspipes.client import TaskClient
@@ -113,7 +114,7 @@ class View:
                 [tables.sparkline(rates, self._spark_width, plain=self._plain)] if self._spark_width else []
             )
             table.add_row(task, *self._cells(task, summary, rates), *spark)
-        trouble = self._run.outage or self._trouble
+        trouble = lines.one_line(self._run.outage or self._trouble or "")
         return Group(table, Text(f"Trouble with the broker: {trouble}", "red")) if trouble else table
 
     def _cells(self, task: str, summary: Summary, rates: list[float]) -> list[Text]:

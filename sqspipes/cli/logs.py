@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import UTC, datetime
 
 from rich.console import Console
+
+from sqspipes import lines
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -30,7 +31,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return lines.json_line(line)
 
 
 class AboveView(logging.Handler):
@@ -51,7 +52,7 @@ class AboveView(logging.Handler):
 def set_up(level: str = "warning", format: str = "text", console: Console | None = None) -> None:
     """Have everything logged from a level on; replaces what was set up before."""
     handler = logging.StreamHandler() if console is None else AboveView(console)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+    text = lines.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     handler.setFormatter(JsonLines() if format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _TOO_OPEN:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import bisect
+import codecs
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
-from sqspipes.cli import asking, completing, logs
+from sqspipes import lines
+from sqspipes.cli import asking, completing, logs, streams
 from sqspipes.cli.options import shared
 from sqspipes.cli.progress import Progress, progress_of
 from sqspipes.cli.targets import client_named, target_argument
 from sqspipes.client import TaskClient
-from sqspipes.errors import EncodingError, OptionError
+from sqspipes.errors import EncodingError, OptionError, PutError
 
 #: Characters of a value that an error shows.
 SHOWN = 60
@@ -60,6 +63,8 @@ def put(
     """
     if group is not None and group_by is not None:
         raise click.UsageError("--group and --group-by exclude each other")
+    for option, text in (("--group", group), ("--group-by", group_by), ("--id-by", id_by)):
+        _checked_text(option, text)
     logs.set_up()
     chosen = group if group_by is None else _field("--group-by", group_by)
     wishes = Wishes(task, priority, chosen, None if id_by is None else _field("--id-by", id_by))
@@ -70,7 +75,7 @@ def put(
     parsed = [_argument(index, text) for index, text in enumerate(values, 1)]
     with client_named(target) as client:
         for value in parsed:
-            click.echo(_put_one(client, value, wishes))
+            click.echo(lines.one_line(_put_one(client, value, wishes)))
 
 
 def _put_one(client: TaskClient, value: Any, wishes: Wishes) -> str:
@@ -81,25 +86,76 @@ def _put_one(client: TaskClient, value: Any, wishes: Wishes) -> str:
 
 def _put_lines(client: TaskClient, wishes: Wishes) -> None:
     """Put the lines of standard input as they come, in constant memory."""
+    streams.demand(0)
     if sys.stdin.isatty():
         click.echo("One JSON value on each line; Ctrl-D ends.", err=True)
     began = time.monotonic()
+    read = Lines(sys.stdin.buffer)
     with progress_of(sys.stdin.buffer) as progress:
-        count = client.put_many(
-            _lines(progress), task=wishes.task, priority=wishes.priority, group=wishes.group, id=wishes.id
-        )
+        try:
+            count = client.put_many(
+                read.values(progress),
+                task=wishes.task,
+                priority=wishes.priority,
+                group=wishes.group,
+                id=wishes.id,
+            )
+        except PutError as error:
+            before = asking.count_of(error.sent, "value")
+            raise click.ClickException(
+                f"line {read.number_of(error.index)} was not put, {before} before it: "
+                f"{asking.in_one_line(error.__cause__ or error)}"
+            ) from error
     seconds = max(time.monotonic() - began, 0.001)
     rate = f"{count / seconds:,.0f}/s"
     click.echo(f"{asking.count_of(count, 'value')} put in {seconds:.1f} s, {rate}", err=True)
 
 
-def _lines(progress: Progress) -> Iterator[Any]:
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        progress.read(len(line))
-        if line.strip():
-            yield _parsed(
-                f"line {number}", line.decode(errors="replace").strip(), "one JSON value on each line"
-            )
+class Lines:
+    """The values in the lines of a file; lines without one are passed over, and counted."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._passed: list[int] = []  # for each line without a value, how many values came before it
+
+    def number_of(self, index: int) -> int:
+        """Return the number of the line that has a value."""
+        return 1 + index + bisect.bisect_right(self._passed, index)
+
+    def values(self, progress: Progress) -> Iterator[Any]:
+        """Yield the values, as they come."""
+        count = 0
+        for line in self._file:
+            progress.read(len(line))
+            if not line.strip():
+                self._passed.append(count)
+                continue
+            yield _parsed("it", _decoded(line), "one JSON value on each line")
+            count += 1
+
+
+#: How texts begin that are not plain UTF-8, the longer ones first.
+BEGINNINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    codecs.BOM_UTF8: "UTF-8 with a byte order mark (BOM)",
+}
+
+
+def _decoded(line: bytes) -> str:
+    for beginning, name in BEGINNINGS.items():
+        if line.startswith(beginning):
+            raise EncodingError(f"it is {name}: allowed is UTF-8 without a byte order mark")
+    if b"\0" in line:
+        raise EncodingError("it has bytes of zero, as UTF-16 has: allowed is UTF-8")
+    try:
+        return line.decode().strip()
+    except UnicodeDecodeError as error:
+        raise EncodingError(
+            f"it is not UTF-8: byte {error.start + 1} is 0x{line[error.start]:02x}; allowed is UTF-8"
+        ) from error
 
 
 def _argument(index: int, text: str) -> Any:
@@ -107,13 +163,23 @@ def _argument(index: int, text: str) -> Any:
         raise click.UsageError("- stands alone: values come from standard input or from the command line")
     if text[0:1] == "-" and not text[1:2].isdigit():
         raise click.NoSuchOption(text.partition("=")[0])
-    return _parsed(f"value {index}", text, _quoting(text))
+    return _parsed(f"value {index}", _checked_text(f"value {index}", text), _quoting(text))
+
+
+def _checked_text(what: str, text: str | None) -> str:
+    """Return a word of the command line; one whose bytes are no text here would be changed on its way."""
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        shown = lines.one_line(text or "")
+        raise EncodingError(f"{what} is not {sys.getfilesystemencoding()}: {shown}") from error
+    return text or ""
 
 
 def _parsed(where: str, text: str, allowed: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         shown = text if len(text) <= SHOWN else text[:SHOWN] + "..."
         raise EncodingError(f"{where} is not JSON: {shown} ({error}); allowed is {allowed}") from error
 

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from sqspipes.cli import logs
+from sqspipes.cli import logs, streams
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
 
@@ -24,6 +24,7 @@ def results(target: str, output: str | None, timeout: float | None, number: int 
     one is read: one that was not printed comes again.
     """
     logs.set_up()
+    streams.demand(1)  # what nobody sees is not taken
     with client_named(target) as client:
         if output is not None:
             client.output = output

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
+from typing import Any
 
 import click
 from rich.console import Console, RenderableType
 from rich.table import Table
+
+from sqspipes import lines
 
 #: Columns where there is no terminal: lines are not cut then.
 NO_TERMINAL = 1_000
@@ -31,9 +34,17 @@ def show(shown: RenderableType, on: Console) -> None:
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
+class Escaped(Table):
+    """A table whose texts command no terminal and are one line each."""
+
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """Add a row."""
+        super().add_row(*(lines.one_line(one) if isinstance(one, str) else one for one in cells), **options)
+
+
 def table(*columns: str, title: str | None = None) -> Table:
     """Return an empty table; a column whose name ends in ``#`` has numbers."""
-    made = Table(
+    made = Escaped(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title, title_justify="left", header_style="bold"
     )
     for column in columns:

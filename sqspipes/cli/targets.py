@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sqspipes import lines
 from sqspipes.cli import completing, find
 from sqspipes.client import TaskClient
 
@@ -27,4 +28,4 @@ def client_named(target: str) -> TaskClient:
 def tell(broken: Iterable[find.Broken]) -> None:
     """Say which files could not be imported: a line each, on standard error."""
     for each in broken:
-        click.echo(f"{each.file} cannot be imported: {each.error}", err=True)
+        click.echo(f"{lines.one_line(each.file)} cannot be imported: {each.error}", err=True)

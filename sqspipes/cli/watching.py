@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
+from sqspipes import lines
 from sqspipes.cli import logs, tables
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
@@ -98,7 +99,7 @@ def _rendered(look: Look, before: Look | None) -> RenderableType:
     for queue, count in look.status.strays.items():
         parts.append(f"{queue} belongs to no task here and holds {count:,}")
     if look.status.outage is not None:
-        parts.append(f"The broker does not answer: {look.status.outage}")
+        parts.append(f"The broker does not answer: {lines.one_line(look.status.outage)}")
     return Group(*parts)
 
 

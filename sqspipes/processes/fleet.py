@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import multiprocessing
 import queue
@@ -12,7 +11,7 @@ from contextlib import suppress
 from multiprocessing import connection
 from typing import Any
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import OptionError, RunError, SqspipesError
 from sqspipes.processes.member import Member, is_report
@@ -22,7 +21,7 @@ from sqspipes.runner.background import Background
 from sqspipes.runner.calls import describe
 from sqspipes.runner.plan import RunPlan, Summary, described
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Processes of one run.
 MOST_PROCESSES = 64

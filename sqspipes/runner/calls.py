@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import time
 import traceback
 from collections import Counter
@@ -12,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mappi
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from sqspipes import lines
 from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesError
 from sqspipes.message import Death, Message, checked_name, content_of, output_id, result_id
 from sqspipes.results import Output, Reject, Retry, TaskCallback, ends_line
@@ -23,7 +23,7 @@ from sqspipes.step import Pending, StepCall
 from sqspipes.task import FIRST_BACKOFF, Task, is_async
 from sqspipes.values import CONTAINERS, PLAIN, encode_value, let_go
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Bytes of JSON that a dead letter's error may use: its type, its text and its traceback.
 TYPE_BYTES, ERROR_BYTES, TRACEBACK_BYTES = 200, 1_500, 5_000

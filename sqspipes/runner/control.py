@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from sqspipes import lines
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import BrokerError, BrokerUnavailableError
 from sqspipes.runner import word
 from sqspipes.runner.word import Word
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Seconds for which a run waits for the first look, so that a paused task takes nothing in.
 FIRST_LOOK_SECONDS = 1.0

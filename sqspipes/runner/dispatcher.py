@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes import message as messages
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.message import Delivery, Message
@@ -35,7 +35,7 @@ from sqspipes.runner.shared import Counts, Shared
 from sqspipes.task import Task
 from sqspipes.values import check_nothing_lazy
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Seconds for which a body of a newer format is given back the first time, doubling with each receive, so that
 #: it outlasts a slow roll-out without reaching the broker's own limit of receives.

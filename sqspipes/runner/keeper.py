@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from collections.abc import Callable, Sequence
 
+from sqspipes import lines
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.held import Held
 from sqspipes.runner.leases import Leases
 from sqspipes.runner.outage import Outage
 from sqspipes.runner.settler import Abandoned, Settler
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Seconds of an extend that is worth asking for: brokers count in whole ones.
 SHORTEST_EXTEND = 1.0

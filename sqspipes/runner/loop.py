@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
@@ -12,13 +11,13 @@ from concurrent import futures
 from functools import partial
 from typing import Any
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes.runner.executor import Call, Emission, Ended, Engine, Executor, Outcome, ThreadExecutor
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.overdue import BLOCKED_SECONDS
 from sqspipes.runner.settler import Abandoned
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 
 class Loop:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes.errors import BrokerUnavailableError
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Seconds: the first and the longest pause between tries, exponential with full jitter in between.
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 20.0

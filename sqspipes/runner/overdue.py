@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
+from sqspipes import lines
 from sqspipes.runner.held import Held
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Leases that a call may run for before the log mentions it; again each time when it has run twice as long. With
 #: the default lease that is the five minutes for which the next queue would recognise the output of a second call.

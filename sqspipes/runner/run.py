@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import queue
 from collections.abc import Callable, Collection
@@ -11,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
 from sqspipes.runner import calls
@@ -33,7 +32,7 @@ from sqspipes.runner.shared import Shared
 from sqspipes.runner.source import Source
 from sqspipes.runner.stream import Stream
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Seconds that settling gets at the end of a stop, whatever calls have left of ``stop_timeout``.
 SETTLING_SECONDS = 5.0

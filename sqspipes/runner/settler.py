@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.message import Delivery
 from sqspipes.runner.batcher import Batcher, Item
@@ -15,7 +14,7 @@ from sqspipes.runner.held import Held, Origin, State
 from sqspipes.runner.leases import Leases
 from sqspipes.runner.outage import Outage
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 
 #: What a request settled: each payload with its answer.

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes.message import Message
 from sqspipes.names import MOST_PRIORITIES
 from sqspipes.options import checked_int
@@ -22,7 +22,7 @@ from sqspipes.runner.settler import Abandoned
 from sqspipes.runner.shared import Counts
 from sqspipes.task import yields
 
-logger = logging.getLogger(__name__)
+logger = lines.logger(__name__)
 
 #: Seconds of the pause after a source returned nothing: the first, doubling to the longest.
 FIRST_IDLE_PAUSE, LONGEST_IDLE_PAUSE = 0.1, 5.0

@@ -61,7 +61,7 @@ def test_value_that_lost_its_quotes_gets_an_error_that_shows_them(
 
 def test_line_that_is_not_json_is_named_and_those_before_it_are_put(any_shell: Shell) -> None:
     error = any_shell.refused("put", "numbers", "-", input="1\n\n2\nthree\n4\n")
-    assert "stopped at value 2, 2 were sent: line 4 is not JSON: three (" in error
+    assert error.startswith("Error: line 4 was not put, 2 values before it: it is not JSON: three (")
     until(lambda: any_shell.held()[0] == 2)
 
 

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqspipes.cli.asking import count_of, in_one_line, printable
+from sqspipes.cli.asking import count_of, in_one_line
 from sqspipes.cli.live import LONGEST_HISTORY, History
 from sqspipes.cli.tables import figure, sparkline
 from sqspipes.cli.watching import in_words
 from sqspipes.errors import OptionError
+from sqspipes.lines import printable
 
 RATES = st.lists(st.floats(0, 1e9, allow_subnormal=False), max_size=80)
 
@@ -68,4 +69,5 @@ def test_counts_agree_with_their_nouns() -> None:
 
 
 def test_text_cannot_command_a_terminal() -> None:
-    assert printable("a\x1b[2J\r\n\tü\u202e") == "a\\x1b[2J\\r\n\tü\\u202e"
+    assert printable("a\x1b[2J\r\n\tü\u202e", lines=True) == "a\\x1b[2J\\r\n\tü\\u202e"
+    assert printable("a\r\n\tü\x9b\x7f") == "a\\r\\n\\tü\\x9b\\x7f"
