@@ -52,8 +52,8 @@ class Pipe:
 
     @property
     def reachable(self) -> dict[str, Task]:
-        """What a result can go to, by name."""
-        return {task.name: task for task in (*self.tasks, *self._outputs)}
+        """What a result can go to, by name: all but a source, which takes no value and has no queue."""
+        return {task.name: task for task in (*self.tasks, *self._outputs) if not task.is_source()}
 
     @property
     def _outputs(self) -> tuple[Task, ...]:

@@ -35,6 +35,7 @@ from sqspipes.runner.iteration import Results
 from sqspipes.runner.plan import RunPlan, Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
+from sqspipes.runner.source import prioritized
 from sqspipes.task import INHERITED, Backoff, Task, make_tasks
 from sqspipes.trial import Trial
 from sqspipes.values import encode_value
@@ -271,19 +272,26 @@ class TaskClient:
 
         return send_many(self._broker, entries, seconds, target.linger)
 
-    def submit(self, args: Sequence[Any] = (), priority: int = 0) -> None:
-        """Call the source once, here and now, and hand its outputs on; ``args`` replaces the task's own."""
+    def submit(self, args: Sequence[Any] = (), priority: int | Callable[[Any], int] = 0) -> None:
+        """Call the source once, here and now, and hand its outputs on; ``args`` replaces the task's own.
+
+        ``priority`` is that of what it returns, or a callable of each value that goes on.
+        """
         first = self.get_task_by_name(0)
         source = replace(first, args=tuple(args)) if args else first
         check_place(self._pipe.output, self._broker)
         self._declare(self._pipe.everything[1:])
-        targets = {name: task for name, task in self._pipe.reachable.items() if task is not first}
         plan = self._pipe.plan(source)
+        level_of = priority if callable(priority) else None
         id = uuid.uuid4().hex
-        parent = Message(id, None, priority=checked_priority(priority), identity=id)
+        level = 0 if callable(priority) else checked_priority(priority)
+        parent = Message(id, None, priority=level, identity=id)
         with Caller() as caller:
-            engine = DirectEngine(self._broker, targets, self._declared, DEFAULT_SECONDS, caller.awaited)
-            calls.hand_on(plan, Origin(), parent, caller.call(plan, *source.args), engine)
+            engine = DirectEngine(
+                self._broker, self._pipe.reachable, self._declared, DEFAULT_SECONDS, caller.awaited
+            )
+            result = prioritized(plan, caller.call(plan, *source.args), level_of, engine)
+            calls.hand_on(plan, Origin(), parent, result, engine)
 
     def call(self, value: Any, *, task: TaskName | None = None) -> list[Any]:
         """Run the whole pipe for one value in this thread, without a broker; return what the last task returned.

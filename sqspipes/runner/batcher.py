@@ -119,6 +119,20 @@ class Batcher:
     def _has_room(self) -> bool:
         return self._items < MOST_WAITING_ITEMS and self._bytes < MOST_WAITING_BYTES
 
+    @property
+    def pending(self) -> bool:
+        """Whether something is to be asked, or being asked."""
+        return self._items > 0 and not self._aborted
+
+    def hasten(self) -> None:
+        """Ask for what waits now without waiting for more."""
+        now = clocks.monotonic()
+        with self._lock:
+            for item in self._ready:
+                item.due = min(item.due, now)
+            if self._ready and self._idle:
+                self._changed.notify()
+
     def drain(self, deadline: float) -> bool:
         """Ask for all that waits, now and from now on; False if it was not done by ``deadline`` (monotonic)."""
         with self._lock:

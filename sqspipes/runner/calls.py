@@ -240,7 +240,7 @@ def on_its_way(plan: Plan, parent: Message, result: Any) -> tuple[Any, Way]:
     if result.task is not None and result.task not in plan.tasks:
         known = ", ".join(plan.tasks)
         raise OptionError(
-            f"result of {plan.task.name}: Output's task is {result.task!r}: allowed are {known}"
+            f"result of {plan.task.name}: Output's task is {result.task!r}: allowed are {known or 'none'}"
         )
     group = parent.group if result.group is None else checked_name("Output: group", result.group)
     priority = parent.priority if result.priority is None else result.priority

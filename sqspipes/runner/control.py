@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -41,9 +42,9 @@ class Pausable(Protocol):
 class Control:
     """Looks when a run starts and then once an interval, in a thread of its own, as a request may take long.
 
-    The stop token that it sees first is an old one; ``stop`` is called when there is another one. A look that fails
-    is no outage: it is repeated at the next turn. ``heard`` is set once a task was paused: nobody waits for a put
-    then.
+    The stop token that it sees first is an old one, unless the first look failed and the token is younger than the
+    run; ``stop`` is called when there is another one. A look that fails is no outage: it is repeated at the next
+    turn. ``heard`` is set once a task was paused: nobody waits for a put then.
     """
 
     def __init__(
@@ -70,6 +71,8 @@ class Control:
         self._waits = "; the drain waits for what it has left" if drains else ""
         self._token: str | None = None
         self._read = False  # a look has succeeded: the token is known
+        self._missed = False  # a look has failed
+        self._began = 0.0
         self._failures = 0
         self._told = False  # the log says that it cannot be read
         self._looked = threading.Event()
@@ -78,6 +81,7 @@ class Control:
 
     def start(self) -> None:
         """Begin to look; return once the first look has ended, or takes too long."""
+        self._began = time.time()
         self._thread.start()
         self._looked.wait(FIRST_LOOK_SECONDS)
 
@@ -118,10 +122,14 @@ class Control:
             paused = part.task in found.paused
             if part.pause(paused):
                 self._say(part.task, paused=paused)
-        if self._read and found.stop not in (None, self._token):
+        if found.stop not in (None, self._token) and (self._read or self._is_new(str(found.stop))):
             logger.info("%s is told to stop by the control word", self._domain)
             self._stop()
         self._token, self._read = found.stop, True
+
+    def _is_new(self, token: str) -> bool:
+        """Say whether the first token that was read came after the start, though the first look failed."""
+        return self._missed and word.is_later(token, self._began)
 
     def _say(self, task: str, *, paused: bool) -> None:
         if paused:
@@ -134,6 +142,7 @@ class Control:
         """Say it once: of what may pass when it failed twice, of what was refused at once."""
         if self._stopped.is_set():
             return
+        self._missed = True
         self._failures += 1
         may_pass = isinstance(error, BrokerUnavailableError)
         if self._told or (may_pass and self._failures == 1):

@@ -538,7 +538,12 @@ class Dispatcher:
             return
         held.done = False
         death = calls.death(self.task, TooLargeError(f"an output was refused: {reason}"), held.failures + 1)
-        self._send_letter(held, death, None)
+        try:
+            self._send_letter(held, death, None)
+        except Abandoned:  # during a stop, which had no time for it any more
+            held.done = True
+            self._shared.settler.give_back(held)
+            return
         self._shared.settler.finish(held)
 
     def settled(self, helds: Sequence[Held]) -> None:

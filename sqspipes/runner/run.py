@@ -40,6 +40,9 @@ SETTLING_SECONDS = 5.0
 #: Seconds that a poll stays open, at the least, while a run drains.
 LAST_POLL_SECONDS = 1.0
 
+#: Seconds between looks of a run that drains whether something lingers though no call is to come.
+HASTEN_SECONDS = 0.05
+
 #: Seconds between interrupts of open receives during a stop: one may have begun just after the last.
 INTERRUPT_SECONDS = 0.1
 
@@ -260,13 +263,20 @@ class Run(Background):
 
     def _wait_for_end(self) -> tuple[str, Any]:
         drain = self._drain
+        # Also beside a process that looks whether all is through.
+        draining = drain is not None or self._plan.polls is not None
         while True:
+            pauses = [] if drain is None else [drain.pause()]
+            if draining:
+                pauses.append(HASTEN_SECONDS if self._settling else HASTEN_SECONDS * 5)
             try:
-                command = self._commands.get(timeout=None if drain is None else drain.pause())
+                command = self._commands.get(timeout=min(pauses, default=None))
             except queue.Empty:
                 command = ("stir", None)
             if command[0] != "stir":
                 return command
+            if draining and self._settling and not self._calling:
+                self._settler.hasten()
             if drain is not None:
                 if drain.done(self._idle()):
                     return ("drained", None)
@@ -282,6 +292,18 @@ class Run(Background):
         calling = any(source.live for source in self._sources)
         idle = all(dispatcher.idle for dispatcher in self._dispatchers.values())
         return not calling and idle and self._settler.quiet
+
+    @property
+    def _calling(self) -> bool:
+        """Whether calls are under way, or to come: what lingers may get company."""
+        working = any(
+            dispatcher.running or dispatcher.lanes.ready for dispatcher in self._dispatchers.values()
+        )
+        return working or any(source.live for source in self._sources)
+
+    @property
+    def _settling(self) -> bool:
+        return not self._settler.quiet or any(d.settling for d in self._dispatchers.values())
 
     def _progress(self) -> int:
         summary = self.summary

@@ -68,6 +68,7 @@ class Settler:
         self._batchers: dict[tuple[str, str], Batcher] = {}
         self._unsafe = 0
         self._flushing = 0
+        self._sent_all = False  # a stop has waited for what was to be sent
         self._closed = False
 
     # What executors and the dispatcher ask for
@@ -166,6 +167,11 @@ class Settler:
         """Acknowledge what was handed on before."""
         self._batcher("clear", delivery.queue).add(Item(delivery))
 
+    def hasten(self) -> None:
+        """Let nothing linger that waits for others now."""
+        for batcher in list(self._batchers.values()):
+            batcher.hasten()
+
     def settle(self, deadline: float) -> bool:
         """Settle all that is under way and give back the rest; False if ``deadline`` came first.
 
@@ -188,6 +194,13 @@ class Settler:
         return finished
 
     def _close_batchers(self, action: str, deadline: float) -> bool:
+        until = max(deadline, clocks.monotonic() + 0.05)
+        # An answer may have more sent: a letter for what was refused.
+        while any(batcher.pending for batcher in self._of(action)) and clocks.monotonic() < until:
+            for batcher in self._of(action):
+                batcher.drain(until)
+        with self._lock:
+            self._sent_all |= action == "send"
         closed = [batcher.close(max(deadline, clocks.monotonic() + 0.05)) for batcher in self._of(action)]
         return all(closed)
 
@@ -200,7 +213,7 @@ class Settler:
         batcher = self._batchers.get((action, queue))
         if batcher is None:
             with self._lock:
-                if self._closed:
+                if self._closed or (action == "send" and self._sent_all):
                     raise Abandoned
                 batcher = self._batchers.get((action, queue))
                 if batcher is None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from sqspipes import clocks, lines
+from sqspipes.errors import OptionError
 from sqspipes.message import Message
 from sqspipes.names import MOST_PRIORITIES
 from sqspipes.options import checked_int
-from sqspipes.results import TaskCallback, ends_line
+from sqspipes.results import Output, Retry, TaskCallback, ends_line
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
-from sqspipes.runner.executor import Engine
+from sqspipes.runner.executor import Engine, Outlet
 from sqspipes.runner.held import Origin
 from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.settler import Abandoned
@@ -167,13 +171,10 @@ class Source:
             self._succeeded(empty=False)
 
     def _emit(self, origin: Origin, result: Any) -> None:
-        plain = result.result if isinstance(result, TaskCallback) else result
-        priority = self._priority
-        if callable(priority):
-            said = f"priority of what {self._plan.task.name} returned"
-            priority = checked_int(said, priority(plain), 0, MOST_PRIORITIES - 1)
+        level_of = self._priority if callable(self._priority) else None
         id = uuid.uuid4().hex
-        parent = Message(id, None, priority=priority, identity=id)
+        parent = Message(id, None, priority=0 if callable(self._priority) else self._priority, identity=id)
+        result = prioritized(self._plan, result, level_of, self._engine)
         calls.hand_on(self._plan, origin, parent, result, self._engine)
 
     def _wait_for_tick(self) -> bool:
@@ -214,7 +215,9 @@ class Source:
             self._failures += 1
             failures = self._failures
         final = task.retries is not None and failures > task.retries
-        if final or task.on_error == "raise" or isinstance(error, task.non_retryable):
+        decided = isinstance(error, Retry)
+        fatal = isinstance(error, (*task.non_retryable, OptionError))  # another call would do the same
+        if final or fatal or (task.on_error == "raise" and not decided):
             logger.error(
                 "%s failed %d times in a row, the run ends",
                 task.name,
@@ -224,7 +227,8 @@ class Source:
             self.stop()
             self._gave_up(error)
             return
-        delay = calls.safe_delay(task, failures, error)
+        asked = error.delay if isinstance(error, Retry) else None
+        delay = calls.safe_delay(task, failures, error) if asked is None else asked
         logger.warning(
             "%s failed, %d in a row, again in %.1f s: %s", task.name, failures, delay, calls.describe(error)
         )
@@ -232,6 +236,33 @@ class Source:
             logger.debug("%s failed", task.name, exc_info=calls.loggable(error))
         with self._changed:
             self._not_before = clocks.monotonic() + delay
+
+
+def prioritized(plan: Plan, made: Any, level_of: Callable[[Any], Any] | None, outlet: Outlet) -> Any:
+    """Return what a source made, each value that goes on with the level that ``level_of`` gives it."""
+    if level_of is None:
+        return made
+    made = calls.resolved(made, outlet)
+    if isinstance(made, TaskCallback):
+        result = prioritized(plan, made.result, level_of, outlet)
+        return TaskCallback(result, made.callback, made.callback_args)
+    if inspect.isgenerator(made):
+        return _each_prioritized(plan, made, level_of, outlet)
+    if ends_line(made, plan.ignore_none):
+        return made
+    output = made if isinstance(made, Output) else Output(made)
+    if output.priority is not None:
+        return output
+    said = f"priority of what {plan.task.name} returned"
+    return replace(output, priority=checked_int(said, level_of(output.value), 0, MOST_PRIORITIES - 1))
+
+
+def _each_prioritized(
+    plan: Plan, values: Any, level_of: Callable[[Any], Any], outlet: Outlet
+) -> Iterator[Any]:
+    with contextlib.closing(calls.each(values, outlet)) as each:
+        for value in each:
+            yield prioritized(plan, value, level_of, outlet)
 
 
 class _Running:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -39,5 +40,14 @@ def resuming(tasks: Iterable[str]) -> Mapping[str, str | None]:
 
 
 def stopping() -> Mapping[str, str | None]:
-    """Return the tag that stops whoever has seen another one before."""
-    return {STOP: uuid.uuid4().hex}
+    """Return the tag that stops whoever has seen another one before, or began before it."""
+    return {STOP: f"{time.time()!r}/{uuid.uuid4().hex}"}
+
+
+def is_later(token: str, began: float) -> bool:
+    """Say whether a stop was asked for after a time, by the clock of whoever asked; older tokens do not tell."""
+    seconds, _, rest = token.partition("/")
+    try:
+        return bool(rest) and float(seconds) > began
+    except ValueError:
+        return False

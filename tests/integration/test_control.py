@@ -12,7 +12,16 @@ from typing import Any
 
 import pytest
 
-from sqspipes import Broker, CredentialsError, OptionError, QueueMissingError, Run, RunError, TaskClient
+from sqspipes import (
+    Broker,
+    BrokerUnavailableError,
+    CredentialsError,
+    OptionError,
+    QueueMissingError,
+    Run,
+    RunError,
+    TaskClient,
+)
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.runner import keeper
 from tests.conftest import AWS
@@ -336,6 +345,47 @@ def test_single_look_that_fails_is_not_told(domain: str, proxy: Proxy, log: pyte
     with controlled(domain, SQS, same, endpoint_url=proxy.url) as client, client.start():
         until(lambda: proxy.counts["ListQueueTags"] >= 3)
     assert not [message for message in log.messages if "control word" in message]
+
+
+class Unseen(Looking):
+    """A broker whose first look at the control word fails."""
+
+    def tags(self, queue: str) -> dict[str, str]:
+        self.looks += 1
+        if self.looks == 1:
+            self.between()
+            raise BrokerUnavailableError("not now")
+        return SqliteBroker.tags(self, queue)
+
+
+def test_stop_reaches_a_run_whose_first_look_failed(domain: str) -> None:
+    broker = Unseen()
+    with controlled(domain, broker, same) as client, controlled(domain, broker, same) as other:
+        client.create_queues()
+        broker.between = other.stop_all
+        assert client.start().wait(PATIENCE).reason == "stopped"
+
+
+def test_stop_that_is_older_than_a_run_whose_first_look_failed_does_nothing(domain: str) -> None:
+    broker = Unseen()
+    with controlled(domain, broker, same) as client:
+        client.create_queues()
+        client.stop_all()
+        with client.start() as run:
+            broker.wait(3)
+            assert run.live
+            client.stop_all()
+            run.wait(PATIENCE)
+
+
+def test_token_of_an_older_version_that_was_not_seen_before_does_nothing(domain: str) -> None:
+    broker = Unseen()
+    with controlled(domain, broker, same) as client:
+        client.create_queues()
+        broker.tag(client.tasks[0].queue(0), {"sqspipes:stop": "c0ffee"})
+        with client.start() as run:
+            broker.wait(3)
+            assert run.live
 
 
 def test_command_without_the_right_names_it_and_status_goes_on_without(domain: str, proxy: Proxy) -> None:

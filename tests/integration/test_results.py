@@ -329,6 +329,40 @@ def test_output_to_an_unknown_task_is_a_dead_letter(domain: str) -> None:
     assert "last" in letter.error
 
 
+def test_output_to_a_source_is_a_dead_letter_at_once(domain: str, pipe_broker: dict[str, Any]) -> None:
+    def fetch() -> None:
+        """Make nothing."""
+
+    def work(value: int) -> Output:
+        return Output(value, task="fetch")
+
+    tasks = ({"method": fetch, "interval": 60.0}, work, {"name": "kept"})
+    with piped(domain, pipe_broker, *tasks) as client:
+        client.put(1, task="work")
+        assert run_until(client, "work", dead=1).failed == 1
+        (letter,) = client.dead_letters("work")
+    assert (letter.value, letter.error_type) == (1, "OptionError")
+    assert letter.error.endswith("Output's task is 'fetch': allowed are work, kept")
+
+
+def test_source_whose_output_goes_to_itself_ends_its_run_at_once(domain: str) -> None:
+    calls = Seen()
+
+    def fetch() -> Output:
+        calls.take(1)
+        return Output(1, task="fetch")
+
+    with piped(domain, MEMORY, fetch, {"name": "kept"}) as client:
+        with pytest.raises(OptionError, match="Output's task is 'fetch': allowed are kept"):
+            client.run()
+        with pytest.raises(OptionError, match="Output's task is 'fetch': allowed are kept"):
+            client.submit()
+        assert calls.values == [1, 1]
+        client.register_tasks([fetch, {"method": lambda value: Output(value, task="fetch"), "name": "again"}])
+        with pytest.raises(OptionError, match="Output's task is 'fetch': allowed are again"):
+            client.call(1)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"task": 3}, {"priority": 16}, {"priority": -1}, {"group": ""}, {"id": "x" * 1001}, {"group": 1.5}],

@@ -6,12 +6,12 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from sqspipes import EmptyTaskOutput, OptionError, Output, TaskCallback
+from sqspipes import EmptyTaskOutput, OptionError, Output, Retry, TaskCallback
 from tests.integration.support import (
     PATIENCE,
     Seen,
@@ -21,6 +21,7 @@ from tests.integration.support import (
     passed,
     piped,
     run_until,
+    until,
     waiting,
 )
 
@@ -410,6 +411,97 @@ def test_priority_of_the_run_may_be_a_function_of_the_output(
     with piped(domain, pipe_broker, rows, {"method": Seen().take, "priorities": 3}) as client:
         client.run("rows", priority=lambda value: value, drain=drain_of(pipe_broker))
         assert levels(client, "take") == [1, 2, 1]
+
+
+@pytest.mark.parametrize("kind", ["function", "generator", "callback", "output", "async generator"])
+@pytest.mark.parametrize("nothing", [None, EmptyTaskOutput, EmptyTaskOutput()])
+def test_function_that_gives_priorities_is_asked_about_values_that_go_on(
+    kind: str, nothing: Any, domain: str
+) -> None:
+    rows, asked = [nothing, {"p": 0}, nothing, {"p": 1}], Seen()
+
+    def level_of(value: Any) -> int:
+        asked.take(value)
+        return int(value["p"])
+
+    def function() -> Any:
+        return rows.pop() if rows else nothing
+
+    def generator() -> Iterator[Any]:
+        yield from reversed(rows)
+        yield Output({"p": "not asked"}, priority=1)
+
+    async def async_generator() -> AsyncIterator[Any]:
+        for value in generator():
+            yield value
+
+    methods: dict[str, Any] = {
+        "function": function,
+        "generator": generator,
+        "async generator": async_generator,
+        "callback": lambda: TaskCallback(function(), print),
+        "output": lambda: Output(made) if isinstance(made := function(), dict) else made,
+    }
+    source = {"method": methods[kind], "name": "fetch", "interval": 0.0, "priorities": 2, "retries": 0}
+    with piped(domain, MEMORY, source, {"name": "kept"}) as client:
+        client.start(priority=level_of)
+        asked.wait(2)
+        until(lambda: levels(client, "kept") == ([1, 1] if "generator" not in kind else [1, 2]))
+        client.stop()
+    assert asked.values == [{"p": 1}, {"p": 0}]
+
+
+def test_submit_takes_a_function_that_gives_priorities(domain: str, pipe_broker: dict[str, Any]) -> None:
+    def fetch() -> Iterator[Any]:
+        yield {"p": 1}
+        yield None
+        yield {"p": 0}
+        yield {"p": 1}
+
+    with piped(domain, pipe_broker, {"method": fetch, "priorities": 2}, {"name": "kept"}) as client:
+        client.submit(priority=lambda value: value["p"])
+        until(lambda: levels(client, "kept") == [1, 2])
+        with pytest.raises(OptionError, match="priority of what fetch returned"):
+            client.submit(priority=lambda value: 99)
+
+
+def test_level_that_is_not_there_ends_the_run_of_a_source_at_once(domain: str) -> None:
+    calls = Seen()
+
+    def fetch() -> int:
+        calls.take(1)
+        return 1
+
+    told = pytest.raises(OptionError, match="priority of what fetch returned")
+    with piped(domain, MEMORY, fetch, {"name": "kept"}) as client, told:
+        client.run(priority=lambda value: 99)
+    assert calls.values == [1]
+
+
+def test_source_that_asks_for_a_retry_is_called_again_when_it_says(domain: str) -> None:
+    times: list[float] = []
+
+    def fetch() -> int | None:
+        times.append(time.monotonic())
+        if len(times) < 4:
+            raise Retry(0.3 if len(times) < 3 else None)
+        return None
+
+    source = {"method": fetch, "interval": 0.0, "on_error": "raise", "backoff": 0.05}
+    with piped(domain, MEMORY, source) as client:
+        assert client.run(drain=True).failed == 3
+    waited = [later - sooner for sooner, later in itertools.pairwise(times)]
+    assert min(waited[:2]) >= 0.3
+    assert waited[2] >= 0.05
+
+
+def test_source_that_asks_for_more_retries_than_there_are_ends_the_run(domain: str) -> None:
+    def fetch() -> None:
+        raise Retry(0)
+
+    source = {"method": fetch, "retries": 2, "interval": 0.0}
+    with piped(domain, MEMORY, source) as client, pytest.raises(Retry):
+        client.run()
 
 
 def test_args_of_the_run_replace_those_of_the_source(domain: str) -> None:

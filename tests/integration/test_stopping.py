@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
-from sqspipes import RunError
+from sqspipes import RunError, TaskClient
+from sqspipes.brokers.base import Answer, Entry, Kind
+from sqspipes.brokers.sqlite import SqliteBroker
+from sqspipes.runner import run as runner_run
 from tests.conftest import AWS
-from tests.integration.support import Seen, in_flight, passed, piped, until, waiting
+from tests.integration.support import PATIENCE, Seen, in_flight, passed, piped, until, waiting
 from tests.servers import Proxy, error
 
 MEMORY = {"broker": "memory://"}
@@ -181,3 +185,79 @@ def test_interval_that_fails_ends_the_run(domain: str) -> None:
     with client, pytest.raises(RunError, match="source tick") as caught:
         client.run()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+class Refusing(SqliteBroker):
+    """A broker in memory that refuses what one queue is sent, once it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__("memory://")
+        self.asked, self.stopping = threading.Event(), threading.Event()
+        self.go_on, self.answered = threading.Event(), threading.Event()
+        self.refused = ""
+        self.gives_back: Callable[[], object] = lambda: None
+
+    def send(self, queue: str, entries: Sequence[Entry]) -> list[Answer]:
+        if queue != self.refused:
+            return super().send(queue, entries)
+        self.asked.set()
+        passed(self.go_on)
+        self.answered.set()
+        return [Answer(Kind.NEVER, "too large") for _ in entries]
+
+    def interrupt(self) -> None:
+        self.stopping.set()
+        super().interrupt()
+
+    def extend(self, queue: str, leases: Sequence[tuple[str, float]]) -> list[Answer]:
+        if leases[0][1] == 0:
+            self.gives_back()
+        return super().extend(queue, leases)
+
+
+def refusing(domain: str, broker: Refusing) -> TaskClient:
+    """Return a client whose first task's output will be refused, with one message."""
+    client = piped(domain, {"broker": broker}, {"method": str, "name": "work"}, {"name": "kept"})
+    broker.refused = client.tasks[1].queue(0)
+    client.put(1)
+    return client
+
+
+@pytest.mark.parametrize("kind", ["signal", "stop", "interrupt"])
+def test_output_that_is_refused_during_a_stop_is_a_dead_letter_and_the_stop_is_clean(
+    kind: str, domain: str
+) -> None:
+    broker = Refusing()
+    with refusing(domain, broker) as client:
+        run = client.start("work")
+        passed(broker.asked)
+        getattr(run, kind)()
+        passed(broker.stopping)
+        threading.Event().wait(0.2)  # by now the stop waits for what is under way
+        broker.go_on.set()
+        assert run.wait(PATIENCE).dead == 1
+        assert [letter.error for letter in client.dead_letters("work")] == [
+            "an output was refused: too large"
+        ]
+        assert in_flight(client, "work") == waiting(client, "work") == 0
+
+
+def test_output_that_is_refused_when_a_stop_has_no_time_left_leaves_its_message_to_come_back(
+    domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = Refusing()
+    monkeypatch.setattr(runner_run, "SETTLING_SECONDS", 0.2)
+
+    def answer() -> None:
+        broker.go_on.set()
+        passed(broker.answered)
+        threading.Event().wait(0.2)  # the answer is looked at meanwhile
+
+    with refusing(domain, broker) as client:
+        run = client.start("work")
+        passed(broker.asked)
+        broker.gives_back = answer
+        run.signal()
+        assert run.wait(PATIENCE).dead == 0
+        assert waiting(client, "work") == 1
+        assert client.run("work", drain=True).dead == 1

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from sqspipes import TaskClient
+from sqspipes.asked import Asked
 from sqspipes.task import LONGEST_LINGER
 from tests.integration.support import PATIENCE, until
 from tests.unit.passing import Passing
@@ -115,3 +116,35 @@ def test_acknowledgement_of_a_group_does_not_wait_as_long_as_others(
         seconds.append(acked["at"] - done)
     assert seconds[0] < seconds[1]
     assert seconds[1] > 1.0
+
+
+@pytest.mark.parametrize("group", [None, "a"])
+def test_run_that_drains_lets_nothing_linger_once_there_is_nothing_left_to_call(
+    group: str | None, broker: Passing, requests: Requests
+) -> None:
+    client = pipe(broker, linger=LONGEST_LINGER)
+    began = time.monotonic()
+    for value in range(3):
+        client.put(value, group=group)
+    assert client.run(drain=True).done == 6
+    assert time.monotonic() - began < LONGEST_LINGER
+
+
+def test_run_that_drains_goes_on_filling_requests_while_there_is_something_to_call(
+    broker: Passing, requests: Requests
+) -> None:
+    client = pipe(broker, linger=LONGEST_LINGER)
+    client.put_many(range(100))
+    requests.clear()
+    assert client.run(drain=True).done == 200
+    assert len(requests["send", "two"]) <= 20
+
+
+def test_run_beside_one_that_drains_lets_nothing_linger_either(broker: Passing, requests: Requests) -> None:
+    client = pipe(broker, linger=LONGEST_LINGER)
+    client.put("alone")
+    plan = client._checked(Asked(None, None, 0, False, None, None, None, True)).beside()
+    began = time.monotonic()
+    with client._run(plan).start():
+        until(lambda: acknowledged(requests, "two") == 1)
+    assert time.monotonic() - began < LONGEST_LINGER
