@@ -108,7 +108,10 @@ class NoMessageError(SqspipesError):
 
 
 class PutError(SqspipesError):
-    """``put_many`` stopped at a value: ``index`` is its place, ``sent`` how many were sent before it."""
+    """``put_many`` stopped: ``index`` is the place of the first value that is not in the queue.
+
+    ``sent`` is how many are in it, some of them perhaps behind that one.
+    """
 
     def __init__(self, message: str, *, index: int, sent: int) -> None:
         super().__init__(message)

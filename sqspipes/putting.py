@@ -94,17 +94,32 @@ class _Patience(Outage):
 
 @dataclass(slots=True)
 class _Progress:
-    """What came of the values so far; filled by the batchers' threads."""
+    """What came of the values so far; filled by the batchers' threads.
+
+    ``index`` is the first value that is not in the queue, ``beyond`` has those after it that are.
+    """
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     sent: int = 0
-    error: BaseException | None = None
     index: int = 0
+    beyond: set[int] = field(default_factory=set)
+    error: BaseException | None = None
+    failed: int = 0
 
-    def fail(self, error: BaseException, index: int) -> None:
+    def arrived(self, places: Sequence[int]) -> None:
         with self.lock:
-            if self.error is None or index < self.index:
-                self.error, self.index = error, index
+            self.sent += len(places)
+            self.beyond.update(places)
+            while self.index in self.beyond:
+                self.beyond.remove(self.index)
+                self.index += 1
+
+    def fail(self, error: BaseException, place: int | None = None) -> None:
+        """Keep the error of the first value that failed."""
+        with self.lock:
+            place = self.index if place is None else place
+            if self.error is None or place < self.failed:
+                self.error, self.failed = error, place
 
 
 def send_many(
@@ -139,7 +154,7 @@ def send_many(
     finished = [batcher.close(clocks.monotonic() + timeout + 1) for batcher in batchers.values()]
     if progress.error is None and not all(finished):
         reason = f"{broker.url} did not answer for all values within {timeout:g} s"
-        progress.fail(BrokerUnavailableError(reason), progress.sent)
+        progress.fail(BrokerUnavailableError(reason))
     if progress.error is not None:
         raise PutError(
             f"put_many stopped at value {progress.index}, {progress.sent} were sent: {progress.error}",
@@ -157,11 +172,10 @@ def _batcher(broker: Broker, queue: str, outage: Outage, progress: _Progress) ->
         refused = [(index, answer) for (index, _), answer in pairs if answer.kind is not Kind.OK]
         for index, answer in refused:
             progress.fail(BrokerError(f"queue {queue} refused it: {answer.reason}"), index)
-        with progress.lock:
-            progress.sent += len(pairs) - len(refused)
+        progress.arrived([index for (index, _), answer in pairs if answer.kind is Kind.OK])
 
     def died(name: str, error: BaseException) -> None:
-        progress.fail(error, progress.sent)
+        progress.fail(error)
 
     return Batcher(f"put {queue}", request, answered, died, outage, broker.limits)
 

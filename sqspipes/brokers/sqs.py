@@ -89,7 +89,26 @@ class SqsBroker(Broker):
             }
             for entry in entries
         ]
-        return self._batch("SendMessageBatch", queue, params)
+        try:
+            return self._batch("SendMessageBatch", queue, params)
+        except RefusedError as error:
+            if error.code != "BatchRequestTooLong":
+                raise
+            if len(entries) == 1:
+                return [Answer(Kind.NEVER, str(error))]
+        return self._send_in_halves(queue, entries)
+
+    def _send_in_halves(self, queue: str, entries: Sequence[Entry]) -> list[Answer]:
+        """Send what is too long for one request in two; what is behind an entry of its group waits for that one."""
+        half = len(entries) // 2
+        answers = self.send(queue, entries[:half])
+        held_up = {
+            entry.group for entry, answer in zip(entries, answers, strict=False) if answer.kind is Kind.AGAIN
+        }
+        rest = [entry for entry in entries[half:] if entry.group not in held_up]
+        sent = iter(self.send(queue, rest) if rest else ())
+        behind = Answer(Kind.AGAIN, "the message before it in its group was not taken")
+        return answers + [behind if entry.group in held_up else next(sent) for entry in entries[half:]]
 
     def ack(self, queue: str, receipts: Sequence[str]) -> list[Answer]:
         return self._batch(
@@ -221,12 +240,7 @@ class SqsBroker(Broker):
     def _batch(self, action: str, queue: str, entries: Sequence[dict[str, Any]]) -> list[Answer]:
         """Call with entries that are numbered, and return the answer to each."""
         numbered = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
-        try:
-            result = self._call(action, queue, {"Entries": numbered})
-        except RefusedError as error:
-            if error.code == "BatchRequestTooLong" and len(entries) == 1:
-                return [Answer(Kind.NEVER, str(error))]
-            raise
+        result = self._call(action, queue, {"Entries": numbered})
         answers = [Answer(Kind.AGAIN, "SQS did not answer for this entry")] * len(entries)
         for done in result.get("Successful", ()):
             answers[int(done["Id"])] = OK

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from sqspipes import (
     TaskClient,
     TooLargeError,
 )
+from sqspipes.brokers.base import Answer, Entry, Kind
+from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.message import LETTER_BYTES
 from tests.conftest import AWS
 from tests.integration.support import PATIENCE, Seen, levels, piped, run_until, waiting
@@ -358,6 +361,49 @@ def test_put_many_gives_up_after_its_timeout_and_says_how_far_it_came(domain: st
         assert (caught.value.index, caught.value.sent) == (2, 2)
         assert isinstance(caught.value.__cause__, BrokerUnavailableError)
         assert waiting(client, "task") == 2
+
+
+class Picky(SqliteBroker):
+    """A broker in memory that does not take some values: not now, never, or without a word."""
+
+    def __init__(self, values: set[int], kind: Kind | None) -> None:
+        super().__init__("memory://")
+        self.values = values
+        self.kind = kind
+        self.there: list[int] = []
+
+    def send(self, queue: str, entries: Sequence[Entry]) -> list[Answer]:
+        values = [json.loads(entry.body)["value"] for entry in entries]
+        if self.kind is None and not self.values.isdisjoint(values):
+            raise BrokerUnavailableError("no answer")
+        taken = [entry for entry, value in zip(entries, values, strict=True) if value not in self.values]
+        answers = iter(super().send(queue, taken) if taken else [])
+        self.there += [value for value in values if value not in self.values]
+        refused = Answer(self.kind or Kind.AGAIN, "not this one")
+        return [refused if value in self.values else next(answers) for value in values]
+
+
+@pytest.mark.parametrize("kind", [Kind.AGAIN, Kind.NEVER, None])
+@pytest.mark.parametrize("groups", [1, 7, 100])
+@pytest.mark.parametrize("missing", [{3}, {0}, {3, 40, 99}, {99}])
+def test_put_many_tells_the_first_value_that_is_not_in_the_queue(
+    missing: set[int], groups: int, kind: Kind | None, domain: str
+) -> None:
+    broker = Picky(missing, kind)
+    with piped(domain, {"broker": broker}, {"name": "kept"}) as client:
+        with pytest.raises(PutError) as caught:
+            client.put_many(range(100), group=lambda value: value % groups, timeout=0.3)
+        error = caught.value
+        there = list(broker.there)
+        assert error.sent == len(there)
+        assert error.index == next(value for value in range(100) if value not in there)
+        assert error.index == min(missing) or kind is None
+        assert str(error).startswith(f"put_many stopped at value {error.index}, {error.sent} were sent: ")
+        broker.values = set()
+        assert (
+            client.put_many(range(error.index, 100), group=lambda value: value % groups) == 100 - error.index
+        )
+        assert set(broker.there) == set(range(100))
 
 
 def test_dict_whose_keys_collide_as_json_is_refused_wherever_it_is_given(

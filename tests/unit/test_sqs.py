@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sqspipes.brokers.base import Broker
+from sqspipes.brokers.base import Broker, Entry, Kind
 from sqspipes.errors import (
     BrokerClosedError,
     BrokerUnavailableError,
@@ -17,9 +17,14 @@ from sqspipes.errors import (
 from tests.conftest import TRANSPORTS, MakeBroker
 from tests.contract.steps import PATIENCE, bodies, in_thread, made, put, take
 from tests.servers import (
+    Behaviour,
+    Forward,
     Proxy,
+    Reply,
+    Request,
     changed_request,
     error,
+    json_reply,
     lost_answer,
 )
 
@@ -167,6 +172,69 @@ def test_cut_poll_asks_with_the_attempt_that_replaced_a_refused_one(
     assert poll.result(PATIENCE) == []
     asked = [request.json["ReceiveRequestAttemptId"] for request in proxy.requests("ReceiveMessage")]
     assert asked[0] != asked[1] == asked[2]
+
+
+TOO_LONG = pytest.mark.parametrize(
+    "code",
+    [
+        "BatchRequestTooLong",
+        "AWS.SimpleQueueService.BatchRequestTooLong",
+    ],
+)
+
+
+def too_long(code: str, most: int) -> Behaviour:
+    """Refuse requests whose bodies have more than so many characters together."""
+
+    def behave(request: Request, forward: Forward) -> Reply | None:
+        size = sum(len(entry["MessageBody"]) for entry in request.json["Entries"])
+        return error(400, code)(request, forward) if size > most else forward(request)
+
+    return behave
+
+
+@TOO_LONG
+def test_send_that_is_too_long_for_one_request_goes_in_several(
+    code: str, broker: Broker, proxy: Proxy, domain: str
+) -> None:
+    (queue,) = made(broker, domain)
+    proxy.always("SendMessageBatch", too_long(code, 3))
+    entries = [Entry(letter, "one", letter) for letter in "abcdefghij"]
+    assert [answer.kind for answer in broker.send(queue, entries)] == [Kind.OK] * 10
+    assert bodies(take(broker, queue)) == list("abcdefghij")
+
+
+@TOO_LONG
+def test_single_message_that_is_too_long_for_a_request_is_refused_and_the_others_are_sent(
+    code: str, broker: Broker, proxy: Proxy, domain: str
+) -> None:
+    (queue,) = made(broker, domain)
+    proxy.always("SendMessageBatch", too_long(code, 5))
+    entries = [Entry(body, body[:1], body[:1]) for body in ("a", "bbbbbb", "c", "dd", "e")]
+    kinds = [answer.kind for answer in broker.send(queue, entries)]
+    assert kinds == [Kind.OK, Kind.NEVER, Kind.OK, Kind.OK, Kind.OK]
+    assert sorted(bodies(take(broker, queue))) == ["a", "c", "dd", "e"]
+
+
+def test_second_half_of_a_send_does_not_overtake_what_was_not_taken_of_its_group(
+    broker: Broker, proxy: Proxy, domain: str
+) -> None:
+    (queue,) = made(broker, domain)
+
+    def busy(request: Request, forward: Forward) -> Reply | None:
+        failed = [
+            {"Id": entry["Id"], "Code": "InternalError", "SenderFault": False, "Message": "not now"}
+            for entry in request.json["Entries"]
+            if entry["MessageBody"] == "a"
+        ]
+        assert failed
+        return json_reply({"Successful": [], "Failed": failed})
+
+    proxy.plan("SendMessageBatch", error(400, "BatchRequestTooLong"), busy)
+    entries = [Entry(body, group, body) for body, group in (("a", "one"), ("b", "one"), ("c", "two"))]
+    kinds = [answer.kind for answer in broker.send(queue, entries)]
+    assert kinds == [Kind.AGAIN, Kind.AGAIN, Kind.OK]
+    assert bodies(take(broker, queue)) == ["c"]
 
 
 def test_attempt_that_cannot_be_replayed_is_replaced(broker: Broker, proxy: Proxy, domain: str) -> None:
