@@ -1,55 +1,108 @@
-"""Gate: a message that may kill its process runs alone in it."""
+"""Gate: a message that may kill its process runs alone in it, unless that would hold up the others for long."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
+from sqspipes import clocks, lines, names
 from sqspipes.runner.held import Held
+
+logger = lines.logger(__name__)
+
+#: Seconds for which new calls are kept back because of a suspect at most, and the part of a process's time.
+MOST_KEPT_SECONDS, MOST_KEPT_PART = 5.0, 0.1
+
+#: Seconds of keeping back that the log mentions.
+WORTH_SAYING = 1.0
+
+#: What the log says when new calls are not kept back any more, and of what.
+BESIDE = (
+    "%s %s was received %d times, so it may be what ends its process: it waited %.1f s for %s %s to end, and runs "
+    "beside it now"
+)
+ALONE = (
+    "%s %s was received %d times, so it may be what ends its process: it was alone for %.1f s, and others run "
+    "beside it now"
+)
+
+Told = tuple[str, tuple[object, ...]]
 
 
 class Gate:
     """Lets calls of one run begin: many innocent ones at once, or a single suspect.
 
+    A suspect keeps new calls back while it waits for those under way, and while it runs. The seconds for which it
+    may do so are a credit: it is spent while calls are kept back, and grows by a tenth of the time in which none
+    are. When it is spent, the suspect begins beside the calls that still run, and new calls begin beside it.
+
     ``opened`` is called, without the lock, when a call that was refused may be let in now, and when a suspect left.
+    ``tick`` is told when ``look`` is to be called.
     """
 
-    def __init__(self, opened: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        opened: Callable[[], None],
+        clock: Callable[[], float] = clocks.monotonic,
+        tick: Callable[[float], None] = lambda due: None,
+    ) -> None:
         self._opened = opened
+        self._clock = clock
+        self._tick = tick
         self._lock = threading.Lock()
-        self._inside = 0
+        self._inside: dict[Held, int] = {}  # how many calls of each message run, the oldest first
         self._alone: Held | None = None
-        self._wanting: dict[int, Held] = {}
+        self._wanting: dict[Held, None] = {}  # suspects that wait for the calls under way
+        self._admitted: set[Held] = set()  # suspects that may begin beside others
         self._refused = False
+        self._since: float | None = None  # when new calls began to be kept back
+        self._credit, self._credited = MOST_KEPT_SECONDS, clock()
 
     @property
     def shut(self) -> bool:
-        """Whether a suspect is inside or wants in: nobody else begins."""
-        return self._alone is not None or bool(self._wanting)
+        """Whether a suspect is inside or wants in, so that nobody else begins."""
+        return self._since is not None
 
     def enter(self, held: Held) -> bool:
         """Let a call begin, or say no: then ``opened`` tells when to ask again."""
         with self._lock:
+            was_shut = self.shut
+            told = self._expire()
             if held.suspect:
-                allowed = self._inside == 0
-                if allowed:
-                    self._wanting.pop(id(held), None)
+                allowed = not self._inside or held in self._admitted
+                if not self._inside:
+                    self._wanting.pop(held, None)
                     self._alone = held
-                else:
-                    self._wanting[id(held)] = held
+                    self._keep_back()
+                elif not allowed:
+                    self._wanting[held] = None
+                    self._keep_back()
+                    told += self._expire()
+                    allowed = held in self._admitted
+                self._admitted.discard(held)
             else:
-                allowed = self._alone is None and not self._wanting
-            self._inside += allowed
+                allowed = self._since is None
+            if allowed:
+                self._inside[held] = self._inside.get(held, 0) + 1
             self._refused |= not allowed
-            return allowed
+            opened = was_shut and not self.shut
+        say(told)
+        if opened:
+            self._opened()
+        return allowed
 
     def leave(self, *helds: Held) -> None:
         """Note that calls are over."""
         with self._lock:
-            self._inside -= len(helds)
-            opened = self._inside == 0 and (self._refused or self._alone is not None)
-            if self._alone is not None:  # then there was no other
+            for held in helds:
+                left = self._inside.pop(held, 1) - 1
+                if left:
+                    self._inside[held] = left
+            was_alone = self._alone is not None and self._alone not in self._inside
+            if was_alone:
                 self._alone = None
+            self._go_on()
+            opened = was_alone or (self._refused and (not self._inside or self._since is None))
             if opened:
                 self._refused = False
         if opened:
@@ -58,7 +111,69 @@ class Gate:
     def forget(self, held: Held) -> None:
         """Note that a message that was refused is not held any more."""
         with self._lock:
-            wanted = self._wanting.pop(id(held), None) is not None
-            opened = wanted and (self._inside == 0 or not self._wanting)
+            self._admitted.discard(held)
+            wanted = held in self._wanting
+            self._wanting.pop(held, None)
+            self._go_on()
+            opened = wanted and (not self._inside or not self._wanting)
         if opened:
             self._opened()
+
+    def look(self) -> float | None:
+        """Let others go on when they were kept back for long enough; return when to look again."""
+        with self._lock:
+            was_shut = self.shut
+            told = self._expire()
+            opened = was_shut and not self.shut
+            due = None if self._since is None else self._since + self._credit
+        say(told)
+        if opened:
+            self._opened()
+        return due
+
+    # The lock is held in what follows.
+
+    def _keep_back(self) -> None:
+        if self._since is None:
+            now = self._clock()
+            self._credit = min(MOST_KEPT_SECONDS, self._credit + (now - self._credited) * MOST_KEPT_PART)
+            self._since = now
+            self._tick(now + self._credit)
+
+    def _go_on(self) -> None:
+        """Keep nobody back any more if there is no reason left."""
+        if self._since is not None and self._alone is None and not self._wanting:
+            now = self._clock()
+            self._credit = max(0.0, self._credit - (now - self._since))
+            self._since, self._credited = None, now
+
+    def _expire(self) -> list[Told]:
+        """Keep nobody back any more if the credit is spent; return what there is to say of it."""
+        if self._since is None or self._clock() < self._since + self._credit:
+            return []
+        kept = self._clock() - self._since
+        beside = next(iter(self._inside), None)
+        told: list[Told] = []
+        if kept >= WORTH_SAYING:
+            told += [
+                (BESIDE, _shown(held, kept) + _shown(beside)) for held in self._wanting if beside is not None
+            ]
+            told += [(ALONE, _shown(self._alone, kept))] if self._alone is not None else []
+        self._admitted.update(self._wanting)
+        self._wanting.clear()
+        self._alone = None
+        self._go_on()
+        return told
+
+
+def say(told: list[Told]) -> None:
+    """Log what suspects did."""
+    for text, about in told:
+        logger.warning(text, *about)
+
+
+def _shown(held: Held, *seconds: float) -> tuple[object, ...]:
+    """Return what the log shows of a message: its task and its id, and of a suspect how often it was received."""
+    name = names.parse(held.delivery.queue)
+    shown = (held.delivery.queue if name is None else name.task, held.message.id)
+    return (*shown, held.delivery.receives, *seconds) if seconds else shown

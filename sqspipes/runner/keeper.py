@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from sqspipes import lines
 from sqspipes.runner.dispatcher import Dispatcher
+from sqspipes.runner.gate import Gate
 from sqspipes.runner.held import Held
 from sqspipes.runner.leases import Leases
 from sqspipes.runner.outage import Outage
@@ -38,6 +39,7 @@ class Keeper:
         self,
         dispatchers: Sequence[Dispatcher],
         leases: Leases,
+        gate: Gate,
         settler: Settler,
         outage: Outage,
         domain: str,
@@ -47,6 +49,7 @@ class Keeper:
     ) -> None:
         self._dispatchers = dispatchers
         self._leases = leases
+        self._gate = gate
         self._settler = settler
         self._outage = outage
         self._lost = lost
@@ -101,6 +104,7 @@ class Keeper:
 
     def _look(self) -> float:
         """Do all that is due; return when there will be more."""
+        gate = self._gate.look()
         with self._changed:
             pump, self._pump = self._pump, False
         now = self._leases.clock.now()
@@ -117,7 +121,7 @@ class Keeper:
         # A call that begins later is looked at in time, too: its lease will have to be extended before.
         watched = [dispatcher.watch() for dispatcher in self._dispatchers]
         dues += [now + seconds for seconds in watched if seconds is not None]
-        dues += [next_lease, self._watch_quiet(now), now + self._watch_requests()]
+        dues += [gate, next_lease, self._watch_quiet(now), now + self._watch_requests()]
         return min((due for due in dues if due is not None), default=math.inf)
 
     def _watch_requests(self) -> float:

@@ -98,7 +98,7 @@ class Run(Background):
             sizes=self._plan.sizes,
             leases=leases,
             settler=self._settler,
-            gate=Gate(lambda: self._keeper.pump()),
+            gate=Gate(lambda: self._keeper.pump(), leases.clock.now, lambda due: self._keeper.tick(due)),
             loop=self._loop,
             stream=self.stream,
             died=self._died,
@@ -141,6 +141,7 @@ class Run(Background):
         self._keeper = Keeper(
             dispatchers,
             leases,
+            shared.gate,
             self._settler,
             self._outage,
             self._domain,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqspipes.runner.gate import Gate
+from sqspipes.runner.gate import MOST_KEPT_PART, MOST_KEPT_SECONDS, Gate
 from sqspipes.runner.held import Held
 from tests.builders import held_of
 
@@ -18,7 +19,25 @@ def message(receives: int = INNOCENT) -> Held:
 
 def gate_with_calls() -> tuple[Gate, list[None]]:
     opened: list[None] = []
-    return Gate(lambda: opened.append(None)), opened
+    return Gate(lambda: opened.append(None), lambda: 0.0), opened
+
+
+class Timed:
+    """A gate whose clock a test moves; ``opened`` counts, and ``due`` is when it wants to look again."""
+
+    def __init__(self) -> None:
+        self.now, self.opened, self.due = 0.0, 0, 0.0
+        self.gate = Gate(self._open, lambda: self.now, self._tick)
+
+    def _open(self) -> None:
+        self.opened += 1
+
+    def _tick(self, due: float) -> None:
+        self.due = due
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+        self.gate.look()
 
 
 def test_innocent_calls_run_side_by_side() -> None:
@@ -82,6 +101,88 @@ def test_message_that_was_never_refused_is_forgotten_in_silence() -> None:
     assert not opened
 
 
+# It holds nobody up
+
+
+def test_suspect_that_waited_for_long_runs_beside_the_call_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    timed = Timed()
+    running, suspect, innocent = message(), message(SUSPECT), message()
+    assert timed.gate.enter(running)
+    assert not timed.gate.enter(suspect)
+    assert timed.due == MOST_KEPT_SECONDS
+    timed.pass_by(MOST_KEPT_SECONDS - 0.1)
+    assert not timed.gate.enter(suspect)
+    assert not timed.gate.enter(innocent)
+    assert (timed.opened, caplog.messages) == (0, [])
+    timed.pass_by(0.1)
+    assert timed.opened == 1
+    assert not timed.gate.shut
+    assert timed.gate.enter(suspect)
+    assert timed.gate.enter(innocent)
+    assert len(caplog.messages) == 1
+    assert suspect.message.id in caplog.text and running.message.id in caplog.text
+
+
+def test_suspect_that_runs_for_long_is_not_alone_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    timed = Timed()
+    suspect, innocent = message(SUSPECT), message()
+    assert timed.gate.enter(suspect)
+    assert not timed.gate.enter(innocent)
+    timed.pass_by(MOST_KEPT_SECONDS)
+    assert timed.opened == 1
+    assert timed.gate.enter(innocent)
+    assert len(caplog.messages) == 1 and suspect.message.id in caplog.text
+    timed.gate.leave(suspect)
+    assert timed.gate.enter(message())
+
+
+def test_call_that_finds_the_time_is_up_lets_the_others_in_too() -> None:
+    timed = Timed()
+    timed.gate.enter(message())
+    assert not timed.gate.enter(message(SUSPECT))
+    timed.now += MOST_KEPT_SECONDS
+    assert timed.gate.enter(message())
+    assert timed.opened == 1
+
+
+def test_suspects_in_a_row_keep_others_back_for_a_tenth_of_the_time() -> None:
+    timed = Timed()
+    timed.gate.enter(message())  # and never leaves
+    kept = ran = 0.0
+    suspect: Held | None = None
+    for _ in range(10_000):
+        if suspect is None:
+            suspect = message(SUSPECT)
+        if timed.gate.enter(suspect):
+            timed.gate.leave(suspect)
+            ran, suspect = ran + 1, None
+        seconds = timed.due - timed.now if timed.gate.shut else 0.1
+        kept += seconds * timed.gate.shut
+        timed.pass_by(seconds)
+    assert MOST_KEPT_SECONDS <= kept <= MOST_KEPT_SECONDS + MOST_KEPT_PART * timed.now
+    assert ran > 1_000  # one after the other, though the first call never ends
+
+
+def test_short_suspects_are_alone_one_after_the_other() -> None:
+    timed = Timed()
+    for _ in range(1_000):
+        suspect = message(SUSPECT)
+        assert timed.gate.enter(suspect)
+        assert not timed.gate.enter(message())
+        timed.pass_by(0.004)
+        timed.gate.leave(suspect)
+
+
+def test_message_that_is_called_again_before_its_call_was_left_is_inside_once() -> None:
+    gate, _ = gate_with_calls()
+    held = message()
+    assert gate.enter(held) and gate.enter(held)
+    gate.leave(held)
+    assert not gate.enter(message(SUSPECT))
+
+
 @settings(max_examples=200)
 @given(st.data(), st.lists(st.booleans(), min_size=1, max_size=20))
 def test_everybody_gets_in_and_a_suspect_is_always_alone(data: st.DataObject, suspects: list[bool]) -> None:
@@ -105,7 +206,7 @@ def test_everybody_gets_in_and_a_suspect_is_always_alone(data: st.DataObject, su
         for held in order:
             ask(held)
 
-    gate = Gate(opened)
+    gate = Gate(opened, lambda: 0.0)
     while to_come or inside:
         if bool(to_come) and (not inside or data.draw(st.booleans())):
             ask(to_come.pop())
