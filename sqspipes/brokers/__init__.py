@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqspipes.brokers._redis_url import shown
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import OptionError
+from sqspipes.urls import shown
 
 
 def open_broker(

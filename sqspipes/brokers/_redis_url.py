@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from sqspipes.errors import OptionError
+from sqspipes.urls import no_option, shown, split_or_none
 
 #: What every key begins with, unless the URL says otherwise.
 PREFIX = "sqspipes"
@@ -27,7 +28,7 @@ class Place:
     host: str
     port: int = 6379
     db: int = 0
-    user: str | None = None
+    user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     prefix: str = PREFIX
     tls: bool = False
@@ -43,15 +44,17 @@ class Place:
     @property
     def address(self) -> str:
         """The URL without the password and without options."""
-        user = "" if self.user is None else f"{quote(self.user, safe='')}@"
+        # A name without a password may be one.
+        user = "" if self.user is None or self.password is None else f"{quote(self.user, safe='')}@"
         return self._with(user)
 
     @property
     def full_url(self) -> str:
         """The URL with the password: for no log."""
-        if self.password is None:
+        if self.password is None and self.user is None:
             return self.url
-        user = f"{quote(self.user or '', safe='')}:{quote(self.password, safe='')}@"
+        password = "" if self.password is None else f":{quote(self.password, safe='')}"
+        user = f"{quote(self.user or '', safe='')}{password}@"
         return self._with(user) + self.url.removeprefix(self.address)
 
     def _with(self, user: str) -> str:
@@ -61,20 +64,15 @@ class Place:
 
 def parse(url: str) -> Place:
     """Return the place that a URL names."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        # The error's text may have the password in it.
-        raise OptionError(f"broker is {shown(url)!r}: {_FORM}") from None
-    if parts.scheme not in ("redis", "rediss") or not host or parts.fragment:
+    parts = split_or_none(url)
+    if parts is None or parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.fragment:
         raise OptionError(f"broker is {shown(url)!r}: {_FORM}")
     tls = parts.scheme == "rediss"
     options = _checked_query(url, parts.query, ("prefix", *_FILES) if tls else ("prefix",))
     return Place(
-        host=host,
-        port=6379 if port is None else port,
-        db=_checked_database(f"{parts.scheme}://{parts.netloc}", parts.path.strip("/")),
+        host=parts.hostname,
+        port=6379 if parts.port is None else parts.port,
+        db=_checked_database(url, parts.path.strip("/")),
         user=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
         prefix=_checked_prefix(url, options.pop("prefix", PREFIX)),
@@ -83,23 +81,10 @@ def parse(url: str) -> Place:
     )
 
 
-def shown(url: str) -> str:
-    """Return any text that was meant to be a URL as errors may show it: without password and options."""
-    before, at, after = url.rpartition("@")
-    if at:
-        scheme, colon, user = before.partition("://")
-        name = user.partition(":")[0]
-        # Without :// it is not known what is the user's name and what the password.
-        before = f"{scheme}{colon}{name}:***" if colon else "***"
-    return before + at + after.partition("?")[0]
-
-
-def _checked_database(server: str, path: str) -> int:
+def _checked_database(url: str, path: str) -> int:
     if path and not (path.isascii() and path.isdigit()):
         # It is not shown: in other programs' URLs the password is there.
-        raise OptionError(
-            f"broker is '{shown(server)}/***': after the last / allowed is the database's number"
-        )
+        raise OptionError(f"broker is {shown(url)!r}: after the last / allowed is the database's number")
     return int(path or 0)
 
 
@@ -107,9 +92,8 @@ def _checked_query(url: str, query: str, allowed: tuple[str, ...]) -> dict[str, 
     options = dict(parse_qsl(query, keep_blank_values=True))
     for option in options:
         if option not in allowed:
-            raise OptionError(
-                f"broker is {shown(url)!r}: there is no option {option!r}, allowed is {', '.join(allowed)}"
-            )
+            there_is_none = no_option(option, query)
+            raise OptionError(f"broker is {shown(url)!r}: {there_is_none}, allowed is {', '.join(allowed)}")
     return options
 
 

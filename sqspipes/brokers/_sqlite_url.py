@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote
 
 from sqspipes.errors import OptionError
+from sqspipes.urls import no_option, shown, split_or_none, without_password
 
 #: FULL survives a power cut, NORMAL a killed process. https://www.sqlite.org/pragma.html#pragma_synchronous
 SYNCHRONOUS = ("FULL", "NORMAL")
@@ -37,28 +38,35 @@ class Place:
 
 def parse(url: str) -> Place:
     """Return the place that a URL names, its path made absolute."""
-    parts = urlsplit(url)
+    parts = split_or_none(url)
+    if parts is None:
+        raise OptionError(f"broker is {shown(url)!r}: {_FORMS}")
     if parts.scheme == "memory":
         if url != "memory://":
-            raise OptionError(f"broker is {url!r}: a memory:// URL takes no name, path or option")
+            raise OptionError(f"broker is {shown(url)!r}: a memory:// URL takes no name, path or option")
         return Place(None)
     if parts.scheme != "sqlite" or parts.netloc or parts.fragment:
-        raise OptionError(f"broker is {url!r}: {_FORMS}")
+        raise OptionError(f"broker is {shown(url)!r}: {_FORMS}")
     return Place(_checked_path(url, unquote(parts.path)[1:]), _checked_query(url, parts.query))
 
 
 def _checked_path(url: str, path: str) -> str:
     if not path or "\0" in path:
-        raise OptionError(f"broker is {url!r}: the path is {path!r}, {_FORMS}")
+        raise OptionError(f"broker is {shown(url)!r}: the path is {path!r}, {_FORMS}")
     if path == ":memory:":
-        raise OptionError(f"broker is {url!r}: the path is {path!r}, use memory:// for queues in memory")
+        raise OptionError(
+            f"broker is {shown(url)!r}: the path is {path!r}, use memory:// for queues in memory"
+        )
     path = os.path.abspath(path)
     if os.path.isdir(path):
-        raise OptionError(f"broker is {url!r}: the path {path!r} is a directory, allowed is a file")
+        raise OptionError(
+            f"broker is {shown(url)!r}: the path {without_password(path)!r} is a directory, allowed is a file"
+        )
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
+        folder = without_password(folder)
         raise OptionError(
-            f"broker is {url!r}: there is no directory {folder!r}, allowed is a file in one that exists"
+            f"broker is {shown(url)!r}: there is no directory {folder!r}, allowed is a file in one that exists"
         )
     return path
 
@@ -67,10 +75,10 @@ def _checked_query(url: str, query: str) -> str:
     synchronous = "FULL"
     for option, value in parse_qsl(query, keep_blank_values=True):
         if option != "synchronous":
-            raise OptionError(f"broker is {url!r}: there is no option {option!r}, allowed is synchronous")
+            raise OptionError(f"broker is {shown(url)!r}: {no_option(option, query)}, allowed is synchronous")
         if value not in SYNCHRONOUS:
             raise OptionError(
-                f"broker is {url!r}: synchronous is {value!r}, allowed are {' and '.join(SYNCHRONOUS)}"
+                f"broker is {shown(url)!r}: synchronous is {value!r}, allowed are {' and '.join(SYNCHRONOUS)}"
             )
         synchronous = value
     return synchronous

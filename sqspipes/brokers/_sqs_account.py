@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,12 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.utils import get_environ_proxies
 
 from sqspipes.brokers._sqs_credentials import Credentials
 from sqspipes.brokers._sqs_errors import translated, unfetched
 from sqspipes.errors import CredentialsError, OptionError
+from sqspipes.urls import shown, split_or_none
 
 #: Seconds for a connection to be made, and for an answer. A poll is answered within 20.
 CONNECT_TIMEOUT = 5.0
@@ -25,6 +28,8 @@ CONNECTIONS = 64
 
 #: What carries the calls with messages: sockets of our own, or boto3.
 TRANSPORTS = ("lean", "boto3")
+
+_PROXY = re.compile(r"(https?:)?(//)?([^\s/@?#]+@)?(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?/?", re.IGNORECASE)
 
 _WAYS = (
     "Give aws_key= and aws_secret=, or the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a "
@@ -44,7 +49,7 @@ class Account:
     key: str | None = None
     secret: str | None = field(default=None, repr=False)
     region: str | None = None
-    endpoint_url: str | None = None
+    endpoint_url: str | None = field(default=None, repr=False)
     session: Any = field(default=None, repr=False)
     transport: str = "lean"
 
@@ -93,12 +98,41 @@ class Access:
             user_agent_extra="sqspipes",
         )
         region, endpoint_url = self._region, self._endpoint_url
+        if endpoint_url is not None:
+            _check_endpoint(endpoint_url)
         try:
-            return self._session.client("sqs", region_name=region, endpoint_url=endpoint_url, config=config)
+            client = self._session.client("sqs", region_name=region, endpoint_url=endpoint_url, config=config)
         except ValueError as error:
-            raise OptionError(f"endpoint_url is {endpoint_url!r}, region {region!r}: {error}") from error
+            text = "this is no URL" if "@" in str(error) else str(error)
+            failure = OptionError(f"endpoint_url is {_shown(endpoint_url)}, region {region!r}: {text}")
         except BotoCoreError as error:
             raise _explained(error) from error
+        else:
+            _check_endpoint(client.meta.endpoint_url)
+            _check_proxies(client)
+            return client
+        raise failure  # Here, as the other error shows the URL as it is.
+
+
+def _shown(url: str | None) -> str:
+    return repr(None if url is None else shown(url))
+
+
+def _check_endpoint(url: str) -> None:
+    """Refuse an endpoint with a password: it would be sent to nobody, and be in every error's text."""
+    if split_or_none(url) is None or "@" in url or "?" in url or "#" in url:
+        allowed = "allowed is http or https with host, port and path, without user, password and query"
+        raise OptionError(f"endpoint_url is {_shown(url)}: {allowed}")
+
+
+def _check_proxies(client: Any) -> None:
+    """Refuse a proxy that no request could be sent through: what is told of it later has its password."""
+    proxies = client.meta.config.proxies or get_environ_proxies(client.meta.endpoint_url)
+    for scheme in ("http", "https"):
+        url = str(proxies.get(scheme) or "")
+        if url and not _PROXY.fullmatch(url):
+            allowed = "allowed is http://[user:password@]host:port, special characters written with %"
+            raise OptionError(f"the proxy for {scheme} is {_shown(url)}: {allowed}")
 
 
 def _session(account: Account) -> Any:

@@ -23,7 +23,7 @@ from sqspipes.brokers._sqs_account import (
 from sqspipes.brokers._sqs_answers import Gate
 from sqspipes.brokers._sqs_clock import Clock
 from sqspipes.brokers._sqs_credentials import Credentials
-from sqspipes.brokers._sqs_errors import tells_the_signature, throttles, translated
+from sqspipes.brokers._sqs_errors import tells_a_secret, throttles, translated
 from sqspipes.brokers._sqs_lean import Lean
 from sqspipes.brokers._sqs_polls import Poll, Polls
 from sqspipes.brokers._sqs_quota import Quota
@@ -52,9 +52,12 @@ class Calls:
         try:
             answer = clients.call(action, params)
         except (BotoCoreError, ClientError, ResponseParserError) as error:
-            raise self._translated(error, clients, action, queue) from _cause(error)
-        quota.answered()
-        return answer
+            failure = self._translated(error, clients, action, queue)
+        else:
+            quota.answered()
+            return answer
+        # Not where the other error is at hand: a traceback shows that one too, and it may hold a secret.
+        raise failure
 
     def poll(self, params: Mapping[str, Any], *, queue: str) -> dict[str, Any]:
         """Receive, in reach of ``interrupt``; a poll that it ended raises ``PollCutError``."""
@@ -67,9 +70,11 @@ class Calls:
             except (BotoCoreError, ClientError, ResponseParserError) as error:
                 if poll.cut and not self._closed and not isinstance(error, ClientError):
                     raise PollCutError(f"ReceiveMessage on {queue} was interrupted") from error
-                raise self._translated(error, clients, "ReceiveMessage", queue) from _cause(error)
-        quota.answered()
-        return answer
+                failure = self._translated(error, clients, "ReceiveMessage", queue)
+            else:
+                quota.answered()
+                return answer
+        raise failure
 
     def interrupt(self) -> None:
         """End the polls that are open now."""
@@ -111,7 +116,10 @@ class Calls:
             return BrokerClosedError("the broker was closed")
         if throttles(error):
             clients.quotas[action, queue].throttled()
-        return translated(error, action, queue, refreshable=clients.credentials.refreshable)
+        found = translated(error, action, queue, refreshable=clients.credentials.refreshable)
+        if not tells_a_secret(error):
+            found.__cause__ = error
+        return found
 
 
 @dataclass(frozen=True)
@@ -167,10 +175,6 @@ class _Clients:
             self.caller.close()
             if self.receiver is not None:
                 self.receiver.close()
-
-
-def _cause(error: Exception) -> Exception | None:
-    return None if tells_the_signature(error) else error
 
 
 def _connected(account: Account) -> _Clients:

@@ -32,6 +32,7 @@ from sqspipes.errors import (
     CredentialsError,
     QueueMissingError,
 )
+from sqspipes.urls import without_secrets
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
 _MISSING = {"NonExistentQueue", "QueueDoesNotExist"}
@@ -160,16 +161,17 @@ def translated(error: Exception, action: str, queue: str, *, refreshable: bool =
     where = f"{action} on {queue}" if queue else action
     if isinstance(error, ClientError):
         return _of_code(error, action, queue, where, refreshable)
+    text = without_secrets(f"{where}: {error}")
     if isinstance(error, _NO_CREDENTIALS):
-        return CredentialsError(f"{where}: {error}")
+        return CredentialsError(text)
     if isinstance(error, _OUTAGE):
-        return BrokerUnavailableError(f"{where}: {error}")
-    return BrokerError(f"{where}: {error}")
+        return BrokerUnavailableError(text)
+    return BrokerError(text)
 
 
 def unfetched(error: Exception, *, before: bool) -> BrokerError:
     """Return our error for credentials that could not be fetched; ``before``: there have been some already."""
-    text = f"credentials: {type(error).__name__}: {error}"
+    text = without_secrets(f"credentials: {type(error).__name__}: {error}")
     if isinstance(error, ClientError):
         return _of_token_service(error, before)
     if isinstance(error, TokenRetrievalError | FileNotFoundError | PermissionError) and not before:
@@ -196,9 +198,10 @@ def _of_token_service(error: ClientError, before: bool) -> BrokerError:
     return CredentialsError(f"credentials: {action} was refused: {said}. {_OTHER_KEYS}")
 
 
-def tells_the_signature(error: Exception) -> bool:
-    """Whether AWS's text repeats the signed request, which has the session token in it."""
-    return isinstance(error, ClientError) and _short(_code(error)) in _SIGNATURE
+def tells_a_secret(error: Exception) -> bool:
+    """Whether a text has a password in a URL, or repeats the signed request, which has the session token in it."""
+    repeats = isinstance(error, ClientError) and _short(_code(error)) in _SIGNATURE
+    return repeats or without_secrets(str(error)) != str(error)
 
 
 def entry_answer(action: str, failed: Mapping[str, Any]) -> Answer:

@@ -25,6 +25,7 @@ from sqspipes.brokers.base import (
 )
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
 from sqspipes.message import Delivery, derived
+from sqspipes.urls import shown
 
 _logger = lines.logger(__name__)
 
@@ -60,7 +61,7 @@ class SqsBroker(Broker):
     ) -> None:
         if url != "sqs://":
             raise OptionError(
-                f"broker is {url!r}: allowed is sqs://, region and endpoint are options of their own"
+                f"broker is {shown(url)!r}: allowed is sqs://, region and endpoint are options of their own"
             )
         self.url = url
         self._calls = Calls(Account(aws_key, aws_secret, aws_region, endpoint_url, session, transport))

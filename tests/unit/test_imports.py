@@ -25,7 +25,7 @@ LAYERS = (
     "brokers.base",
     "message names",
     "values",
-    "options",
+    "options urls",
     "errors",
     "clocks",
     "lines",
@@ -72,7 +72,7 @@ def test_broker_is_imported_by_open_broker_alone(module: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(filter(is_broker, MODULES)))
 def test_broker_imports_the_port_and_its_own_parts_only(module: str) -> None:
-    port = {"brokers.base", "message", "errors", "clocks", "lines"}
+    port = {"brokers.base", "message", "errors", "clocks", "lines", "urls"}
     others = [other for other in imports(module) if not kin(module, other)]
     assert [other for other in others if other.removeprefix("sqspipes.") not in port] == []
 

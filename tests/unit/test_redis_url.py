@@ -11,9 +11,10 @@ import pytest
 
 from sqspipes import TaskClient
 from sqspipes.brokers import open_broker
-from sqspipes.brokers._redis_url import Place, parse, shown
+from sqspipes.brokers._redis_url import Place, parse
 from sqspipes.brokers.redis import RedisBroker
 from sqspipes.errors import OptionError
+from sqspipes.urls import shown
 
 _ROOT = Path(__file__).parents[2]
 

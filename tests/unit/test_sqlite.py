@@ -23,6 +23,7 @@ from sqspipes.brokers.base import OK, Broker, Depth, Entry, Kind, QueueSpec
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.errors import BrokerError, BrokerUnavailableError, OptionError
 from sqspipes.message import Delivery
+from sqspipes.urls import shown
 
 _ROOT = Path(__file__).parents[2]
 _PATIENCE = 20.0
@@ -125,7 +126,7 @@ def test_url_of_an_odd_path_leads_to_the_same_file(tmp_path: Path) -> None:
 def test_bad_url_is_refused(url: str, named: str) -> None:
     with pytest.raises(OptionError) as caught:
         SqliteBroker(url)
-    assert repr(url) in str(caught.value) and named in str(caught.value)
+    assert repr(shown(url)) in str(caught.value) and named in str(caught.value)
 
 
 def test_queue_has_an_address(broker: SqliteBroker, url: str) -> None:
