@@ -48,7 +48,7 @@ class TaskClient:
     """Chains functions over FIFO queues: one queue per task and priority level.
 
     Making a client and registering tasks touches no network. All methods are thread-safe. Option errors are
-    ``OptionError``, which is a ``ValueError`` too.
+    ``OptionError``, which is a ``ValueError`` too. Seconds are a year at most; a timeout of more waits for ever.
 
     :param domain: the application's name; it begins the names of all its queues.
     :param aws_key: with ``aws_secret`` and ``aws_region``: an account. Without a key, credentials, profile and
@@ -224,7 +224,7 @@ class TaskClient:
         ``TooLargeError``, ``OptionError``; and ``BrokerUnavailableError`` after ``timeout`` seconds.
         """
         target = self._pipe.fed(0 if task is None else task)
-        seconds = options.checked_seconds("timeout", timeout)
+        seconds = options.checked_timeout("timeout", timeout)
         message, text = self._message(target, value, priority, group, id)
         try:
             self._declare([target], seconds)
@@ -252,7 +252,7 @@ class TaskClient:
         mixed, if they may be.
         """
         target = self._pipe.fed(0 if task is None else task)
-        seconds = options.checked_seconds("timeout", timeout)
+        seconds = options.checked_timeout("timeout", timeout)
         if id is not None and not callable(id):
             raise options.refuse("id", id, "a callable of the value: many values cannot share one id")
         id_of, group_of, priority_of = (
@@ -546,14 +546,14 @@ class TaskClient:
         plan = reading(self._output(), self._stop_timeout)
         run = self._run(replace(plan, sizes=dict(self._declared)))
         assert run.stream is not None
-        seconds = math.inf if timeout is None else options.checked_seconds("timeout", timeout)
+        seconds = math.inf if timeout is None else options.checked_timeout("timeout", timeout)
         results = Results(run, run.stream, seconds)
         run.start()
         return results
 
     def get_result(self, timeout: float | None = None) -> Any:
         """Take one result from the output's queue, acknowledged before it is returned: None if none came in time."""
-        seconds = None if timeout is None else options.checked_seconds("timeout", timeout)
+        seconds = None if timeout is None else options.checked_timeout("timeout", timeout)
         found = taken(self._broker, self._output(), seconds)
         return None if found is None else found[0]
 

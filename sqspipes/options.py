@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import difflib
 import math
+import threading
 from collections.abc import Iterable
 from typing import Any
 
 from sqspipes.errors import OptionError
 
+#: The longest time that an option may ask for, in seconds: a year, where the machine can wait for so long at once.
+LONGEST_SECONDS = min(365 * 86_400.0, threading.TIMEOUT_MAX / 2)
+
 
 def refuse(option: str, value: Any, allowed: str) -> OptionError:
     """Return the error for a value that an option does not allow."""
-    return OptionError(f"{option} is {value!r}: allowed is {allowed}")
+    try:
+        shown = repr(value)
+    except Exception:  # of a number of 5,000 digits, for one
+        shown = f"a {type(value).__name__} that cannot be printed"
+    return OptionError(f"{option} is {shown}: allowed is {allowed}")
 
 
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
@@ -28,12 +36,27 @@ def checked_int(option: str, value: Any, low: int, high: int) -> int:
     raise refuse(option, value, f"a whole number from {low:,} to {high:,}")
 
 
-def checked_seconds(option: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
+def checked_seconds(option: str, value: Any, low: float = 0.0, high: float = LONGEST_SECONDS) -> float:
     """Return seconds from low to high as a float."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
+    if _is_number(value) and low <= value <= high:
         return float(value)
-    upper = f" to {high:g}" if high < math.inf else " or more"
-    raise refuse(option, value, f"seconds, {low:g}{upper}")
+    raise refuse(option, value, f"seconds, {low:g} to {high:,.10g}")
+
+
+def capped_seconds(option: str, value: Any, most: float = LONGEST_SECONDS) -> float:
+    """Return seconds that were worked out while a task ran, ``most`` for any time that no clock can wait for."""
+    if _is_number(value) and value >= 0:
+        return most if value > LONGEST_SECONDS else float(value)
+    raise refuse(option, value, "seconds, 0 or more")
+
+
+def checked_timeout(option: str, value: Any) -> float:
+    """Return the seconds for which a caller waits, infinity for any time that no clock can wait for."""
+    return capped_seconds(option, value, math.inf)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def checked_bool(option: str, value: Any) -> bool:

@@ -11,6 +11,7 @@ from sqspipes import clocks
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, PutError
 from sqspipes.message import Message
+from sqspipes.options import LONGEST_SECONDS
 from sqspipes.patience import patiently
 from sqspipes.runner.batcher import Batcher, Item
 from sqspipes.runner.entries import message_entry
@@ -151,7 +152,8 @@ def send_many(
         for batcher in batchers.values():
             batcher.close(0.0)  # Ctrl-C: what was not asked for yet is given up
         raise
-    finished = [batcher.close(clocks.monotonic() + timeout + 1) for batcher in batchers.values()]
+    deadline = clocks.monotonic() + min(timeout, LONGEST_SECONDS) + 1
+    finished = [batcher.close(deadline) for batcher in batchers.values()]
     if progress.error is None and not all(finished):
         reason = f"{broker.url} did not answer for all values within {timeout:g} s"
         progress.fail(BrokerUnavailableError(reason))

@@ -9,7 +9,7 @@ from typing import Any
 from sqspipes.errors import OptionError
 from sqspipes.message import checked_name
 from sqspipes.names import MOST_PRIORITIES
-from sqspipes.options import checked_int, checked_seconds
+from sqspipes.options import capped_seconds, checked_int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class TaskCallback:
 class Retry(Exception):  # noqa: N818 - what a task decides, no error
     """Raised by a task: the attempt counts as failed, the next one comes after ``delay`` seconds.
 
-    Without a delay it comes after the task's backoff.
+    Without a delay it comes after the task's backoff. One of more than a year counts as a year.
     """
 
     def __init__(self, delay: float | None = None) -> None:
-        self.delay = None if delay is None else checked_seconds("Retry: delay", delay)
+        self.delay = None if delay is None else capped_seconds("Retry: delay", delay)
         super().__init__("as asked" if delay is None else f"in {delay:g} s, as asked")
 
 

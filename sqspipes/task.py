@@ -59,6 +59,9 @@ KEYS = (
 #: Values of one call of a batch task.
 MOST_BATCH = 1_000
 
+#: Digits of the number of a rate.
+MOST_RATE_DIGITS = 12
+
 #: Seconds in the units of a rate.
 RATE_SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
@@ -158,12 +161,12 @@ class Task:
             full = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(attempt - 1, 16))
             return random.uniform(full / 2, full)
         seconds = self.backoff(attempt, error) if callable(self.backoff) else self.backoff
-        return options.checked_seconds(f"task {self.name!r}: backoff", seconds)
+        return options.capped_seconds(f"task {self.name!r}: backoff", seconds)
 
     def next_interval(self) -> float:
         """Return the seconds to the next call of a source."""
         seconds = self.interval() if callable(self.interval) else self.interval or 0.0
-        return options.checked_seconds(f"task {self.name!r}: interval", seconds)
+        return options.capped_seconds(f"task {self.name!r}: interval", seconds)
 
 
 def imported(task: str, path: str) -> Callable[..., Any]:
@@ -313,7 +316,8 @@ def _checked_rate(option: str, rate: Any) -> float | None:
     if rate is None:
         return None
     number, slash, unit = rate.partition("/") if isinstance(rate, str) else ("", "", "")
-    if not (slash and number.isascii() and number.isdecimal() and int(number) and unit in RATE_SECONDS):
+    decimal = number.isascii() and number.isdecimal() and len(number) <= MOST_RATE_DIGITS
+    if not (slash and decimal and int(number) and unit in RATE_SECONDS):
         raise options.refuse(option, rate, "a number of calls per s, m, h or d, '100/m' for one")
     return int(number) / RATE_SECONDS[unit]
 

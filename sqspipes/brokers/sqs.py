@@ -127,7 +127,7 @@ class SqsBroker(Broker):
     def receive(self, queue: str, *, count: int, wait: float, lease: float, attempt: str) -> list[Delivery]:
         params = {
             "MaxNumberOfMessages": min(count, self.limits.entries),
-            "WaitTimeSeconds": min(round(wait), int(self.limits.longest_wait)),
+            "WaitTimeSeconds": round(min(wait, self.limits.longest_wait)),
             "VisibilityTimeout": _seconds(lease),
             "ReceiveRequestAttemptId": attempt,
             "MessageSystemAttributeNames": _ASKED_FOR,
@@ -252,7 +252,7 @@ class SqsBroker(Broker):
 
 def _seconds(lease: float) -> int:
     """Whole seconds: a lease never ends sooner than asked for."""
-    return min(math.ceil(lease), int(SqsBroker.limits.longest_lease))
+    return math.ceil(min(lease, SqsBroker.limits.longest_lease))
 
 
 def _delivery(queue: str, message: Mapping[str, Any]) -> Delivery:

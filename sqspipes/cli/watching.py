@@ -17,6 +17,7 @@ from sqspipes.cli import logs, tables
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
 from sqspipes.client import TaskClient
+from sqspipes.options import checked_seconds
 from sqspipes.watching import Status
 
 
@@ -46,6 +47,7 @@ class Look:
 @click.option(
     "--every",
     type=click.FloatRange(min=0.1),
+    callback=lambda context, option, value: checked_seconds("--every", value, 0.1),
     default=2.0,
     show_default=True,
     metavar="SECONDS",

@@ -9,6 +9,7 @@ import threading
 from abc import ABC, abstractmethod
 
 from sqspipes import clocks
+from sqspipes.options import checked_timeout
 from sqspipes.runner.plan import Summary
 from sqspipes.runner.stream import SIGNAL_SECONDS
 
@@ -49,7 +50,8 @@ class Background(ABC):
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait for the end, whatever it is; False if the run is not over after ``timeout`` seconds."""
-        deadline = clocks.monotonic() + timeout if timeout is not None else math.inf
+        seconds = math.inf if timeout is None else checked_timeout("timeout", max(timeout, 0.0))
+        deadline = clocks.monotonic() + seconds
         while not self._over.wait(min(SIGNAL_SECONDS, max(0.0, deadline - clocks.monotonic()))):
             if clocks.monotonic() >= deadline:
                 return False

@@ -146,9 +146,8 @@ class Dispatcher:
         try:
             return messages.decode(delivery, level)
         except NewerFormatError as error:
-            delay = min(
-                self._shared.broker.limits.longest_lease, NEWER_FORMAT_SECONDS * 2 ** (delivery.receives - 1)
-            )
+            doubled = NEWER_FORMAT_SECONDS * 2 ** min(delivery.receives - 1, 32)
+            delay = min(self._shared.broker.limits.longest_lease, doubled)
             logger.warning(
                 "%s: message %s given back for %.0f s: %s", self.task.name, delivery.id, delay, error
             )

@@ -10,14 +10,11 @@ from sqspipes import lines
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.gate import Gate
 from sqspipes.runner.held import Held
-from sqspipes.runner.leases import Leases
+from sqspipes.runner.leases import SHORTEST_EXTEND, Leases
 from sqspipes.runner.outage import Outage
 from sqspipes.runner.settler import Abandoned, Settler
 
 logger = lines.logger(__name__)
-
-#: Seconds of an extend that is worth asking for: brokers count in whole ones.
-SHORTEST_EXTEND = 1.0
 
 #: Seconds for which a stop waits for the keeper, which may be waiting for a queue that is behind.
 STOP_SECONDS = 1.0

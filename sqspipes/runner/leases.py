@@ -15,6 +15,9 @@ from sqspipes.runner.held import Held
 #: after that its second hand-off would not be recognised by the queue either.
 REMEMBERED_SECONDS = 300.0
 
+#: Seconds of an extend that is worth asking for: brokers count in whole ones. None would give the message back.
+SHORTEST_EXTEND = 1.0
+
 #: Times of leases that have ended, or were prolonged meanwhile, which may wait to be passed over.
 MOST_STALE = 1_000
 

@@ -11,11 +11,14 @@ from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.message import Delivery
 from sqspipes.runner.batcher import Batcher, Item
 from sqspipes.runner.held import Held, Origin, State
-from sqspipes.runner.leases import Leases
+from sqspipes.runner.leases import SHORTEST_EXTEND, Leases
 from sqspipes.runner.outage import Outage
 
 logger = lines.logger(__name__)
 
+
+#: The answer for a lease that the broker extends no further.
+_OVER = Answer(Kind.GONE, "the broker's longest lease is over")
 
 #: What a request settled: each payload with its answer.
 Pairs = list[tuple[Any, Answer]]
@@ -288,15 +291,21 @@ class Settler:
         """Nothing follows: a lease that is gone is given back already."""
 
     def _extend(self, queue: str, helds: Sequence[Held]) -> list[Answer]:
+        """Extend leases; one that is at the broker's longest when its turn has come is over, and not asked for."""
         asked_at = self._leases.clock.now()
         for held in helds:
             held.extending = held.receipt
-        leases = [(held.extending, self._leases.wanted(held)) for held in helds]
-        answers = self._broker.extend(queue, leases)
-        for held, (_, seconds), answer in zip(helds, leases, answers, strict=True):
-            if answer.kind is Kind.OK:
+        wanted = [
+            (held, seconds) for held in helds if (seconds := self._leases.wanted(held)) >= SHORTEST_EXTEND
+        ]
+        answers: dict[Held, Answer] = {}
+        if wanted:
+            leases = [(held.extending, seconds) for held, seconds in wanted]
+            answers = dict(zip((held for held, _ in wanted), self._broker.extend(queue, leases), strict=True))
+        for held, seconds in wanted:
+            if answers[held].kind is Kind.OK:
                 self._leases.extended(held, asked_at, seconds)
-        return answers
+        return [answers.get(held, _OVER) for held in helds]
 
     def _extended(self, pairs: Pairs) -> None:
         for held, answer in pairs:

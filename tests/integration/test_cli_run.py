@@ -83,7 +83,7 @@ def test_workers_of_each_task_are_set(option: str, shell: Shell) -> None:
         (("shaw",), 1, "task 'shaw' is not registered (did you mean 'show'?): there are double, show"),
         (("--workers", "0"), 1, "workers is 0: allowed is a whole number from 1 to 1,000"),
         (("--processes", "99"), 1, "processes is 99: allowed is a whole number from 1 to 64"),
-        (("--stop-timeout", "-1"), 1, "stop_timeout is -1.0: allowed is seconds, 0 or more"),
+        (("--stop-timeout", "-1"), 1, "stop_timeout is -1.0: allowed is seconds, 0 to 31,536,000"),
         (
             ("--min-priority", "7"),
             1,
