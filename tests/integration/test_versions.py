@@ -65,7 +65,7 @@ client.close()
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the older package, taken from this project's history."""
     folder = tmp_path_factory.mktemp("older")
-    command = ["git", "-C", str(ROOT), "archive", "--format=zip", OLDER, "sqspipes"]
+    command = ["git", "-c", "safe.directory=*", "-C", str(ROOT), "archive", "--format=zip", OLDER, "sqspipes"]
     try:
         archive = subprocess.run(command, check=False, capture_output=True, timeout=60)
     except FileNotFoundError:
