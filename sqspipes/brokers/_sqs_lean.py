@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +24,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError, create_parser
 from urllib3.exceptions import ProtocolError
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
 from sqspipes.brokers._sqs_answers import check_error, result_of
 from sqspipes.brokers._sqs_clock import Clock
 from sqspipes.brokers._sqs_http import BrokenAnswerError, Connection, Reply, connected
@@ -33,6 +34,8 @@ from sqspipes.brokers._sqs_wire import ACTIONS, Wire
 
 #: Seconds after which a connection that ends without an answer was not an idle one that the server closed.
 _STALE = 2.0
+
+_logger = lines.logger(__name__)
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -49,6 +52,7 @@ class Lean:
         self._credentials = credentials
         self._connect_timeout = connect
         self._pool = Pool(connections)
+        self._warned = os.name != "posix"
         self._actions = {action: (wire.head(action), wire.signer(action)) for action in ACTIONS}
         self._parser: Any = create_parser("json")
         self._clock = clock
@@ -77,8 +81,8 @@ class Lean:
     def _request(self, action: str, body: bytes) -> bytes:
         head, signer = self._actions[action]
         keys = self._credentials.get_frozen_credentials()
-        lines = signer.signed(keys, body, self._clock.now())
-        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head, lines.encode(), len(body), body)
+        signed = signer.signed(keys, body, self._clock.now())
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head, signed.encode(), len(body), body)
 
     def _exchange(self, request: bytes, timeout: float, poll: Poll | None) -> Reply:
         connection = self._pool.take()
@@ -111,13 +115,20 @@ class Lean:
     def _connected(self) -> Connection:
         wire = self._wire
         try:
-            return connected(wire.server, wire.tls, self._connect_timeout)
+            connection = connected(wire.server, wire.tls, self._connect_timeout)
         except ssl.SSLError as error:
             raise SSLError(endpoint_url=wire.url, error=error) from error
         except TimeoutError as error:
             raise ConnectTimeoutError(endpoint_url=wire.url, error=error) from error
         except (OSError, UnicodeError) as error:
             raise EndpointConnectionError(endpoint_url=wire.url, error=error) from error
+        if not (connection.by_kernel or wire.tls or self._warned):
+            self._warned = True
+            _logger.warning(
+                "the sockets here do not keep the kernel's timeouts, as those of gevent and eventlet: requests to "
+                "SQS go with Python's, for more CPU time"
+            )
+        return connection
 
     def _error(self, action: str, reply: Reply) -> ClientError:
         """Return the error that the client would raise."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -104,10 +105,14 @@ class Poll:
 
 def _shut(connection: Any) -> None:
     sock = getattr(connection, "sock", None)
-    if isinstance(sock, socket.socket):
-        # Below TLS: its own shutdown is not made for another thread's read.
-        with contextlib.suppress(OSError):
+    if sock is None:
+        return
+    with contextlib.suppress(OSError):
+        if isinstance(sock, ssl.SSLSocket):
+            # Below TLS: its own shutdown is not made for another thread's read.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        else:
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def _pool_class(base: Any, polls: Polls) -> Any:

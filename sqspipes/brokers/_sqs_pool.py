@@ -11,9 +11,6 @@ from sqspipes.brokers._sqs_http import Connection
 #: Seconds after which an idle connection is closed: sooner than servers and firewalls forget one.
 MOST_IDLE = 30.0
 
-#: Seconds after which an idle connection is looked at before it is used.
-_TRUSTED = 1.0
-
 
 class Pool:
     """Connections that are kept. No lock: a deque's ends are safe, and nothing else is touched."""
@@ -31,8 +28,8 @@ class Pool:
                 connection = self._idle.pop()
             except IndexError:
                 return None
-            idle = self._clock() - connection.idle_since
-            if idle < _TRUSTED or (idle < MOST_IDLE and not connection.dropped):
+            # What came when nobody had asked would be taken for the next answer.
+            if self._clock() - connection.idle_since < MOST_IDLE and not connection.dropped:
                 return connection
             connection.close()
 

@@ -31,15 +31,18 @@ _logger = lines.logger(__name__)
 #: and to delete or to extend twice is the same as once.
 ACTIONS = ("SendMessageBatch", "ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch")
 
+_THROUGH_BOTO3 = 'requests to SQS go through boto3, for ten times the CPU time, as with transport="boto3": %s'
+
 _EVENT = "before-send.sqs."
 _PROBE = "SendMessageBatch"
 _PREFIX = "AmazonSQS."
 
-#: Headers that are the same in every request, and those that each request has anew or needs none of.
+#: Headers that are the same in every request, and those that each request has anew or needs none of. The signer of
+#: awscrt, which botocore takes where it is installed, adds ``host``.
 _FIXED = {"content-type", "user-agent", "x-amzn-query-mode"}
 _ANEW = {
     *("authorization", "content-length", "x-amz-date", "x-amz-security-token", "x-amz-target"),
-    *("amz-sdk-invocation-id", "amz-sdk-request"),
+    *("amz-sdk-invocation-id", "amz-sdk-request", "host"),
 }
 _SIGNED = re.compile(
     r"AWS4-HMAC-SHA256 Credential=[^,]+/\d{8}/([^/,]+)/([^/,]+)/aws4_request, SignedHeaders=([^,]+), .*"
@@ -89,10 +92,11 @@ def learnt_or_none(client: Any, credentials: Any) -> Wire | None:
         # Credentials that cannot be had now: no request could be made at all.
         raise
     except UnusualError as error:
-        _logger.info("requests to SQS go through boto3: %s", error)
-    except Exception:
+        _logger.warning(_THROUGH_BOTO3, error)
+    except Exception as error:
         # What this botocore keeps elsewhere, or a handler that failed.
-        _logger.debug("requests to SQS go through boto3", exc_info=True)
+        _logger.warning(_THROUGH_BOTO3, f"a request cannot be learnt from it: {type(error).__name__}")
+        _logger.debug("why requests to SQS go through boto3", exc_info=True)
     return None
 
 
@@ -182,6 +186,8 @@ def _compare(wire: Wire, request: Any, credentials: Any) -> None:
     """Refuse to sign what is not signed here as botocore signs it."""
     headers = {name.lower(): _text(value) for name, value in request.headers.items()}
     at = calendar.timegm(time.strptime(headers["x-amz-date"], "%Y%m%dT%H%M%SZ"))
+    if headers.get("host", wire.host) != wire.host:
+        raise UnusualError("the host is another one than that of the endpoint")
     lines = wire.signer(_PROBE).signed(credentials.get_frozen_credentials(), request.body, at)
     if f"Authorization: {headers['authorization']}\r\n" not in lines:
         raise UnusualError("requests are signed in a way that is not known here")

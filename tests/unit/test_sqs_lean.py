@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -25,10 +26,11 @@ from sqspipes.brokers import open_broker
 from sqspipes.brokers._sqs_account import TRANSPORTS, Account
 from sqspipes.brokers._sqs_calls import Calls
 from sqspipes.brokers._sqs_wire import ACTIONS
+from sqspipes.brokers.base import OK, Entry, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, OptionError
 from tests.conftest import MakeBroker
 from tests.contract.steps import PATIENCE, in_thread, made, put, take_all
-from tests.scripted import Scripted, Step, answer, cut, reply
+from tests.scripted import Answering, Scripted, Step, answer, cut, reply
 from tests.servers import Proxy
 
 PARAMS: dict[str, Any] = {"QueueUrl": "http://sqs/1/q.fifo"}
@@ -305,6 +307,26 @@ def test_threads_share_no_connection_at_a_time(make_broker: MakeBroker, proxy: P
     assert proxy.connections_made <= 7
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_late_bytes_are_not_the_answer_to_the_next_request(transport: str) -> None:
+    done = reply(b'{"Successful": [{"Id": "0"}]}')
+    connections: list[Any] = []
+    server = Answering()
+
+    def remembered(connection: Any) -> None:
+        connections.append(connection)
+        done(connection)
+
+    failed = b'{"Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": false}]}'
+    server.steps = {"DeleteMessageBatch": remembered, "SendMessageBatch": reply(failed)}
+    account = {"aws_key": "x", "aws_secret": "x", "aws_region": "us-west-2"}
+    broker = open_broker("sqs://", **account, endpoint_url=server.url, transport=transport)
+    with contextlib.closing(server), contextlib.closing(broker):
+        assert broker.ack("q.fifo", ["r"]) == [OK]
+        done(connections[0])
+        assert [each.kind for each in broker.send("q.fifo", [Entry("a", "a", "a")])] == [Kind.AGAIN]
+
+
 # The clock
 
 
@@ -358,6 +380,17 @@ def listening(event: str) -> boto3.Session:
     return session
 
 
+def naming_the_host(host: str = "") -> boto3.Session:
+    """A session whose requests have the header Host before they are signed, as the signer of awscrt has it."""
+    session = session_with()
+
+    def name(request: Any, **_: Any) -> None:
+        request.headers.add_header("Host", host or urlsplit(request.url).netloc)
+
+    session.events.register("request-created.sqs", name)
+    return session
+
+
 def adding_a_header() -> boto3.Session:
     session = session_with()
     session.events.register(
@@ -371,15 +404,33 @@ def adding_a_header() -> boto3.Session:
     [
         (session_with(), True),
         (listening("before-send.sqs.ReceiveMessage"), False),
+        (naming_the_host(), True),
+        (naming_the_host("another.example"), False),
         (adding_a_header(), False),
         (session_with(client_cert="/nowhere/cert.pem"), False),
         (session_with(signature_version=botocore.UNSIGNED), False),
     ],
 )
-def test_unusual_session_is_left_to_boto3(serve: Serve, connect: Connect, session: Any, ours: bool) -> None:
-    server = serve([reply()])
-    connect(server, session=session).call("ReceiveMessage", PARAMS)
+def test_unusual_session_is_left_to_boto3_with_a_warning(
+    serve: Serve, connect: Connect, session: Any, ours: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve([reply(), reply()])
+    calls = connect(server, session=session)
+    for _ in range(2):
+        calls.call("ReceiveMessage", PARAMS)
     assert by_boto3(server.requests[0]) == (not ours)
+    warnings = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert [text[:35] for text in warnings] == ([] if ours else ["requests to SQS go through boto3, f"])
+
+
+def test_request_that_cannot_be_learnt_is_left_to_boto3_with_a_warning(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("sqspipes.brokers._sqs_wire._read", lambda *_: {}["moved"])
+    server = serve([reply()])
+    connect(server).call("ReceiveMessage", PARAMS)
+    assert by_boto3(server.requests[0])
+    assert "requests to SQS go through boto3" in caplog.text
 
 
 def test_signature_that_is_not_botocores_is_left_to_boto3(
