@@ -11,6 +11,7 @@ One message's way, from left to right; each box is a module::
 
 from __future__ import annotations
 
+from sqspipes import _starting as _starting  # the first of all imports
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker
 from sqspipes.client import TaskClient

@@ -606,10 +606,12 @@ class TaskClient:
 
     def status(self) -> Status:
         """Return what waits, what is under way and what died, per task and level."""
-        self._declare(self._pipe.everything)
+        pipe, there = self._pipe, watching.listed(self._broker, self.domain)
+        self._declare(
+            task for task in pipe.everything if there is None or not there.issuperset(_queues(task))
+        )
         runs = [run for run in list(self._runs) if isinstance(run, Run) and run.live]
-        pipe = self._pipe
-        return watching.look(self._broker, self.domain, pipe.everything, runs, pipe.control_queue)
+        return watching.look(self._broker, pipe.everything, runs, pipe.control_queue, there or ())
 
     def dead_letters(self, task: TaskName | None = None) -> DeadLetters:
         """Iterate over the dead letters of one task, or of all that are registered.

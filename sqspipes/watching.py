@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
 from sqspipes import clocks, names
-from sqspipes.brokers.base import Broker
+from sqspipes.brokers.base import Broker, Depth
 from sqspipes.errors import CredentialsError, QueueMissingError
 from sqspipes.patience import patiently
 from sqspipes.runner import word
 from sqspipes.runner.run import Run
 from sqspipes.task import Task
+
+#: Queues that are counted at once.
+MOST_TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +56,61 @@ class Status:
 
 
 def look(
-    broker: Broker, domain: str, tasks: Sequence[Task], runs: Sequence[Run], control_queue: str | None
+    broker: Broker,
+    tasks: Sequence[Task],
+    runs: Sequence[Run],
+    control_queue: str | None,
+    there: Collection[str],
 ) -> Status:
-    """Return the status of some tasks."""
-    levels = [level for task in tasks for level in _levels(broker, task, runs)]
+    """Return the status of some tasks; ``there`` are the queues of their domain, as far as they may be listed."""
+    known = [queue for task in tasks if task.queues for queue in (*task.queues, task.dead_queue)]
+    strays = sorted(set(there).difference(known))
+    counts = _counted(broker, [*known, *strays])
+    levels = [level for task in tasks for level in _levels(broker, task, runs, counts)]
     outages = [error for run in runs if (error := run.outage) is not None]
-    strays, outage = _strays(broker, domain, tasks), outages[0] if outages else None
-    return Status(tuple(levels), strays, outage, _paused(broker, control_queue))
+    held = {name: count for name in strays if (count := _all(counts[name]))}
+    return Status(tuple(levels), held, outages[0] if outages else None, _paused(broker, control_queue))
 
 
-def _levels(broker: Broker, task: Task, runs: Sequence[Run]) -> Iterator[LevelStatus]:
+def listed(broker: Broker, domain: str) -> set[str] | None:
+    """Return the queues of a domain that are there; None where the broker does not let this client list."""
+    try:
+        found = patiently(partial(broker.names, f"{domain}--"))
+    except CredentialsError:
+        return None
+    return {name for name in found if (parsed := names.parse(name)) and parsed.domain == domain}
+
+
+def _counted(broker: Broker, queues: Sequence[str]) -> dict[str, Depth | QueueMissingError]:
+    """Count the messages of queues, several at once where a request takes its time."""
+
+    def count(queue: str) -> Depth | QueueMissingError:
+        try:
+            return patiently(partial(broker.depth, queue))
+        except QueueMissingError as error:
+            return error
+
+    together = min(MOST_TOGETHER if broker.limits.requests_in_flight > 2 else 1, len(queues))
+    if together < 2:
+        return {queue: count(queue) for queue in queues}
+    with ThreadPoolExecutor(together, "sqspipes-status") as pool:
+        return dict(zip(queues, pool.map(count, queues), strict=True))
+
+
+def _levels(
+    broker: Broker, task: Task, runs: Sequence[Run], counts: Mapping[str, Depth | QueueMissingError]
+) -> Iterator[LevelStatus]:
     """Yield the status of each level of a task; a source has no queue, but calls."""
     ages = [age for run in runs if (age := run.oldest_call(task.name)) is not None]
     oldest, approximate = max(ages, default=None), not broker.limits.exact
     if not task.queues:
         yield LevelStatus(task.name, 0, 0, 0, 0, False, None, oldest)
         return
-    dead = _messages(broker, task.dead_queue)
+    dead = _all(counts[task.dead_queue])
     for priority, queue in enumerate(task.queues):
-        depth = patiently(partial(broker.depth, queue))
+        depth = counts[queue]
+        if isinstance(depth, QueueMissingError):
+            raise depth
         polls = [at for run in runs if (at := run.last_poll(queue)) is not None]
         last_poll = clocks.monotonic() - max(polls) if polls else None
         yield LevelStatus(
@@ -87,24 +127,5 @@ def _paused(broker: Broker, control_queue: str | None) -> dict[str, str]:
         return {}
 
 
-def _strays(broker: Broker, domain: str, tasks: Sequence[Task]) -> dict[str, int]:
-    known = {queue for task in tasks for queue in (*task.queues, task.dead_queue)}
-    try:
-        found = patiently(partial(broker.names, f"{domain}--"))
-    except CredentialsError:
-        return {}
-    ours = [
-        name
-        for name in found
-        if name not in known and (parsed := names.parse(name)) and parsed.domain == domain
-    ]
-    counts = {name: _messages(broker, name) for name in ours}
-    return {name: count for name, count in counts.items() if count}
-
-
-def _messages(broker: Broker, queue: str) -> int:
-    try:
-        depth = patiently(partial(broker.depth, queue))
-    except QueueMissingError:
-        return 0
-    return depth.waiting + depth.in_flight
+def _all(depth: Depth | QueueMissingError) -> int:
+    return 0 if isinstance(depth, QueueMissingError) else depth.waiting + depth.in_flight

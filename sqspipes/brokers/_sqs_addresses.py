@@ -101,6 +101,10 @@ class Addresses:
         self.forget(error.queue)
         return error
 
+    def seen(self, queue: str, url: str) -> None:
+        """Remember the address of a queue that was listed."""
+        self._urls.setdefault(queue, url)
+
     def forget(self, queue: str) -> None:
         """Forget a queue."""
         self._urls.pop(queue, None)

@@ -27,9 +27,12 @@ from sqspipes.errors import BrokerError
 
 _logger = lines.logger(__name__)
 
-#: The calls that carry messages. Each may be repeated: a send has deduplication ids, a receive an attempt id,
-#: and to delete or to extend twice is the same as once.
-ACTIONS = ("SendMessageBatch", "ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch")
+#: The calls that carry messages, and the one that counts them. Each may be repeated: a send has deduplication ids, a
+#: receive an attempt id, and to delete or to extend twice is the same as once.
+ACTIONS = (
+    *("SendMessageBatch", "ReceiveMessage", "DeleteMessageBatch", "ChangeMessageVisibilityBatch"),
+    "GetQueueAttributes",
+)
 
 _THROUGH_BOTO3 = 'requests to SQS go through boto3, for ten times the CPU time, as with transport="boto3": %s'
 

@@ -157,7 +157,9 @@ class SqsBroker(Broker):
         tokens: set[str] = set()
         while True:
             answer = self._calls.call("ListQueues", params)
-            names += (url.rpartition("/")[2] for url in answer.get("QueueUrls", ()))
+            for url in answer.get("QueueUrls", ()):
+                names.append(url.rpartition("/")[2])
+                self._addresses.seen(names[-1], url)
             token = answer.get("NextToken", "")
             if not token:
                 return [name for name in names if name.startswith(prefix)]

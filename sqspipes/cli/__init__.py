@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Sequence
 
 import click
 
-from sqspipes import lines
-from sqspipes.cli import asking, options, streams
+from sqspipes import _starting, lines
+from sqspipes.cli import asking, options, signals, streams
 from sqspipes.cli.root import root
 
 #: Exit codes: an error, and an interrupt. Click's is 2 for an error of usage.
@@ -22,7 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     something became a dead letter. 4: not all dead letters were listed, sent or deleted. 130: Ctrl-C.
     """
     try:
+        _starting.over()
         streams.open_all()
+        if threading.current_thread() is threading.main_thread():
+            signals.listen()
         code = root.main(arguments, prog_name="sqspipes", standalone_mode=False)
     except (click.Abort, KeyboardInterrupt):  # Ctrl-C, wherever it came
         return INTERRUPTED

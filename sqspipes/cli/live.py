@@ -70,6 +70,7 @@ class View:
         self._status_due = 0.0
         self._looked = time.monotonic()
         self._plain = tables.is_plain()
+        self._width = width
         self._spark_width = max(0, min(LONGEST_HISTORY, width - FIGURES_WIDTH))
 
     def keep(self, ended: threading.Event) -> None:
@@ -115,7 +116,8 @@ class View:
             )
             table.add_row(task, *self._cells(task, summary, rates), *spark)
         trouble = lines.one_line(self._run.outage or self._trouble or "")
-        return Group(table, Text(f"Trouble with the broker: {trouble}", "red")) if trouble else table
+        shown = tables.fitted(table, self._width)
+        return Group(shown, Text(f"Trouble with the broker: {trouble}", "red")) if trouble else shown
 
     def _cells(self, task: str, summary: Summary, rates: list[float]) -> list[Text]:
         levels = [level for level in self._status.levels if level.task == task] if self._status else []

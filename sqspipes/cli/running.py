@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sqspipes.asked import Asked
-from sqspipes.cli import logs, tables
+from sqspipes.cli import logs, signals, tables
 from sqspipes.cli.live import show_above, shown
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument, tasks_argument
@@ -71,17 +71,24 @@ def run(
         asked["drain"] = drain_seconds
     with_log = partial(logs.set_up, log_level, log_format)
     with_log()
+    prepare = partial(_prepare, log_level, log_format)
     with client_named(target) as client:
         if output is not None:
             client.output = output
         if _is_live(log_format, processes):
             summary = _run_live(client, asked, processes, log_level)
         elif processes is not None:
-            summary = client.run(**asked, processes=processes, prepare=with_log)
+            summary = client.run(**asked, processes=processes, prepare=prepare)
         else:
             summary = client.run(**asked)
     if summary.reason == "drained" and summary.dead:
         click.get_current_context().exit(DRAINED_WITH_DEAD)
+
+
+def _prepare(log_level: str, log_format: str) -> None:
+    """Set up a further process of a run."""
+    logs.set_up(log_level, log_format)
+    signals.leave_to_parent()
 
 
 def _is_live(log_format: str, processes: int | None) -> bool:
@@ -98,7 +105,9 @@ def _run_live(client: TaskClient, asked: dict[str, Any], processes: int | None, 
     if processes is None:
         run = client.start(**asked)
     else:
-        every = Asked(**asked, args=None, priority=0, iterate=False, prepare=partial(logs.set_up, log_level))
+        every = Asked(
+            **asked, args=None, priority=0, iterate=False, prepare=partial(_prepare, log_level, "text")
+        )
         run = client._fleet(processes, every, partial(show_above, console)).start()
     with watched(run) as signals, shown(client, run, console):
         summary = run.wait()

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.console import Console, RenderableType
-from rich.table import Table
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.table import Column, Table
 
 from sqspipes import lines
 
 #: Columns where there is no terminal: lines are not cut then.
 NO_TERMINAL = 1_000
+
+#: Characters of the last column that a narrow terminal shows, if it is no number.
+LEAST_TEXT = 8
+
+#: The columns that a narrow terminal leaves out first; then it is those on the right.
+LEAST_TELLING = ("done/s, lately", "priority", "target", "died", "attempts", "in flight")
 
 
 def console() -> Console:
@@ -27,11 +35,43 @@ def console() -> Console:
 def show(shown: RenderableType, on: Console) -> None:
     """Print a table, without the spaces that would fill it up where there is no terminal."""
     if on.is_terminal:
-        on.print(shown)
+        on.print(fitted(shown, on.width))
         return
     with on.capture() as captured:
         on.print(shown)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def fitted(shown: RenderableType, width: int) -> RenderableType:
+    """Return tables as a narrow terminal has room for them: less telling columns go, the first one is kept whole."""
+    if isinstance(shown, Group):
+        return Group(*(fitted(one, width) for one in shown.renderables))
+    if not isinstance(shown, Escaped):
+        return shown
+    columns = [(column, max(map(_width, (column.header, *column.cells)))) for column in shown.columns]
+    for name in (*LEAST_TELLING, *(column.header for column, _ in reversed(columns[1:]))):
+        if _room(columns) <= width:
+            break
+        columns = [columns[0], *((column, size) for column, size in columns[1:] if column.header != name)]
+    made = table(*(f"{column.header}{'#' if column.justify == 'right' else ''}" for column, _ in columns))
+    for cells in zip(*(column.cells for column, _ in columns), strict=True):
+        made.add_row(*cells)
+    taken = 2 * (len(columns) - 1)
+    for column, (_, size) in zip(made.columns, columns, strict=True):
+        column.width = min(size, width - taken)
+        taken += column.width
+    return made
+
+
+def _width(cell: RenderableType) -> int:
+    return cell_len(str(cell))
+
+
+def _room(columns: Sequence[tuple[Column, int]]) -> int:
+    """Return the characters of a line that a table needs: the last text, if it is no number, may be cut."""
+    *others, (last, size) = columns
+    least = size if last.justify == "right" or not others else min(size, LEAST_TEXT)
+    return sum(size for _, size in others) + least + 2 * len(others)
 
 
 class Escaped(Table):

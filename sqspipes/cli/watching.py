@@ -82,7 +82,7 @@ def _watch(client: TaskClient, every: float, as_json: bool) -> None:
         while True:
             look = Look(client.status(), time.monotonic())
             if live is not None:
-                live.update(_rendered(look, before), refresh=True)
+                live.update(tables.fitted(_rendered(look, before), console.width), refresh=True)
             elif as_json:
                 _show(look.status, client.domain, as_json)
             else:

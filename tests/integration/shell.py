@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -100,6 +101,10 @@ class Terminal:
             # to read.
             until(lambda: psutil.Process(self._process.pid).status() == psutil.STATUS_SLEEPING)
         os.write(self._master, keys.encode())
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the command a signal."""
+        self._process.send_signal(number)
 
     def end(self) -> int:
         """Read until the command has ended; return its exit code."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+
+import pytest
 
 from tests.integration.shell import Shell
 
@@ -56,6 +59,27 @@ def test_watch_shows_tables_one_below_the_other_where_there_is_no_terminal(shell
         assert process.stdout is not None
         heads = [line for line in (process.stdout.readline() for _ in range(8)) if "waiting" in line]
     assert len(heads) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_that_ends_watching_gives_the_cursor_back(number: signal.Signals, shell: Shell) -> None:
+    with shell.terminal("status", "numbers", "--watch", "--every", "0.1") as terminal:
+        terminal.wait_for("\x1b[?25l")
+        terminal.wait_for("double")
+        terminal.signal(number)
+        assert terminal.end() == 128 + number
+        assert terminal.shown.rindex("\x1b[?25h") > terminal.shown.rindex("\x1b[?25l")
+
+
+def test_narrow_terminal_keeps_the_tasks(shell: Shell) -> None:
+    with shell.terminal("status", "numbers", columns=20) as terminal:
+        assert terminal.end() == 0
+    assert [line.split() for line in terminal.screen if line] == [
+        ["task", "waiting"],
+        ["double", "0"],
+        ["0"],
+        ["show", "0"],
+    ]
 
 
 def test_interval_of_no_time_is_not_understood(shell: Shell) -> None:

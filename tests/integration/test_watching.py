@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import Any
 
 from sqspipes import Broker
 from tests.conftest import AWS
 from tests.integration.support import Seen, passed, piped, run_until, until, waiting
-from tests.servers import Proxy, error, forwarded
+from tests.servers import Forward, Proxy, Reply, Request, error, forwarded
 
 MEMORY = {"broker": "memory://"}
 SQS = {"broker": "sqs://", **AWS}
@@ -210,3 +211,23 @@ def test_deleted_queues_are_made_again_at_the_next_use(domain: str) -> None:
         client.delete()
         client.put(2)
         assert waiting(client, "task") == 1
+
+
+def test_queues_are_counted_several_at_once_and_asked_for_nothing_else(domain: str, proxy: Proxy) -> None:
+    arguments = {"broker": "sqs://", **AWS, "endpoint_url": proxy.url}
+    tasks = [{"name": f"task_{number}", "priorities": 3} for number in range(3)]
+    with piped(domain, arguments, *tasks) as client:
+        client.create_queues()
+    proxy.forget()
+    two, numbers = threading.Barrier(2), itertools.count()
+
+    def meeting(request: Request, forward: Forward) -> Reply | None:
+        if next(numbers) < 2:
+            two.wait(15)
+        return forward(request)
+
+    proxy.always("GetQueueAttributes", meeting)
+    with piped(domain, arguments, *tasks) as client:
+        assert len(client.status().levels) == 9
+    assert not two.broken
+    assert proxy.counts == {"ListQueues": 1, "GetQueueAttributes": 12, "ListQueueTags": 1}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from sqspipes.cli.asking import count_of, in_one_line
 from sqspipes.cli.live import LONGEST_HISTORY, History
-from sqspipes.cli.tables import figure, sparkline
+from sqspipes.cli.tables import figure, fitted, sparkline, table
 from sqspipes.cli.watching import in_words
 from sqspipes.errors import OptionError
 from sqspipes.lines import printable
@@ -66,6 +69,40 @@ def test_error_is_one_line_with_its_kind_unless_it_says_all() -> None:
 
 def test_counts_agree_with_their_nouns() -> None:
     assert [count_of(number, "value") for number in (0, 1, 1_000)] == ["0 values", "1 value", "1,000 values"]
+
+
+def shown(width: int) -> list[str]:
+    """Return the lines of a table on a terminal that is so wide."""
+    made = table("task", "priority#", "waiting#", "in flight#", "dead#", "error")
+    made.add_row("normalise", "0", "1,234", "10", "3", "ValueError: all of it is wrong")
+    made.add_row("", "1", "4", "0")
+    console = Console(width=width, force_terminal=True, color_system=None, file=io.StringIO())
+    console.print(fitted(made, width))
+    return console.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("width", "head"),
+    [
+        (8, ["task"]),
+        (20, ["task", "waiting"]),
+        (30, ["task", "waiting", "dead"]),
+        (40, ["task", "waiting", "dead", "error"]),
+        (48, ["task", "waiting", "in", "flight", "dead", "error"]),
+        (120, ["task", "priority", "waiting", "in", "flight", "dead", "error"]),
+    ],
+)
+def test_narrow_terminal_keeps_the_task_and_whole_numbers(width: int, head: list[str]) -> None:
+    first, row, *_ = shown(width)
+    assert first.split() == head
+    assert row.split()[: len(head)][0] == ("normalise" if width >= 9 else "normali…")
+    assert ("1,234" in row, max(map(len, shown(width))) <= width) == (width >= 20, True)
+
+
+def test_cells_command_no_terminal() -> None:
+    made = table("id")
+    made.add_row("a\x1b[2J\nb")
+    assert list(made.columns[0].cells) == ["a\\x1b[2J\\nb"]
 
 
 def test_text_cannot_command_a_terminal() -> None:

@@ -39,6 +39,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "ReceiveMessage": {"MaxNumberOfMessages": 10, "MessageSystemAttributeNames": ["MessageGroupId"]},
     "DeleteMessageBatch": {"Entries": [{"Id": "0", "ReceiptHandle": "r"}]},
     "ChangeMessageVisibilityBatch": {"Entries": [{"Id": "0", "ReceiptHandle": "r", "VisibilityTimeout": 0}]},
+    "GetQueueAttributes": {"AttributeNames": ["QueueArn", "MaximumMessageSize"]},
 }
 
 Serve = Callable[..., Scripted]
@@ -95,7 +96,9 @@ def by_boto3(request: bytes) -> bool:
 
 @pytest.mark.parametrize("path", ["", "/", "/a/path", "/a//b/../c%20d"])
 def test_requests_are_those_that_boto3_sends(serve: Serve, connect: Connect, path: str) -> None:
-    server = serve([reply()] * len(EXAMPLES), [reply()] * len(EXAMPLES))
+    told = b'{"Attributes":{"QueueArn":"arn:aws:sqs:us-west-2:1:q","MaximumMessageSize":"1024"}}'
+    script = [reply(told if action == "GetQueueAttributes" else b"{}") for action in ACTIONS]
+    server = serve(script, script)
     for transport in TRANSPORTS:
         calls = connect(f"http://127.0.0.1:{server.port}{path}", transport)
         for action in ACTIONS:
