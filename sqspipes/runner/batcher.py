@@ -190,6 +190,7 @@ class Batcher:
         try:
             while items := self._next_request():
                 self._ask(items)
+                items.clear()  # while it waits for more, it keeps nothing of the last ones
                 self._asked()
         except BaseException as error:
             with self._lock:

@@ -289,7 +289,9 @@ class ThreadExecutor(Executor):
                 self._waking = False
             call = self._wait(bed)
             while call is not None:
-                call = self._go_on(self._run(call)) or self._wait(bed)
+                following = self._go_on(self._run(call))
+                call = None  # a thread that waits keeps nothing of its last message
+                call = following or self._wait(bed)
             self._leave()
         except BaseException as error:
             self._died(f"worker {self._name}", error)

@@ -169,7 +169,7 @@ class LoopExecutor(Executor):
         self._results: dict[Held, Callable[[], Any]] = {}
         self._threads = ThreadExecutor(f"{domain} {task}", slots, self._perform, self, died)
         self._turn: tuple[Held, float] | None = None  # whose turn it is on the loop, and since when
-        self._told: tuple[Held, float] | None = None
+        self._told = 0.0  # since when the last one has had its turn that was told of
 
     def start(self, calls: Sequence[Call]) -> None:
         self._loop.begin([self._run(call) for call in calls])
@@ -182,8 +182,8 @@ class LoopExecutor(Executor):
 
     def watch(self, now: float) -> float | None:
         turn = self._turn
-        if turn is not None and turn != self._told and now - turn[1] >= BLOCKED_SECONDS:
-            self._told = turn
+        if turn is not None and turn[1] != self._told and now - turn[1] >= BLOCKED_SECONDS:
+            self._told = turn[1]
             logger.warning(
                 "%s %s has kept the event loop for %.1f s: no other call goes on meanwhile",
                 self._task, turn[0].message.id, now - turn[1],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import re
 import threading
@@ -265,3 +266,40 @@ def test_every_thread_of_a_run_says_what_it_does_and_for_whom(domain: str, tmp_p
     assert doing >= {"run", "keeper", "control", "receive", "send", "worker", "source"}
     assert f"sqspipes receive {domain}--split--p1.fifo 1" in names
     assert f"sqspipes worker {domain} take 1" in names
+
+
+@pytest.mark.parametrize("kind", ["def", "async def", "yield", "batch", "fails once"])
+def test_run_that_is_idle_keeps_nothing_of_its_last_messages(kind: str, domain: str) -> None:
+    seen, failed = Seen(), set[int]()
+    together = threading.Barrier(8)
+
+    def plain(value: list[Any]) -> int:
+        together.wait(PATIENCE)  # so that each worker has one
+        return int(value[1])
+
+    async def later(value: list[Any]) -> int:
+        return int(value[1])
+
+    def each(value: list[Any]) -> Iterator[int]:
+        yield plain(value)
+
+    def once(value: list[Any]) -> int:
+        if value[1] not in failed:
+            failed.add(value[1])
+            raise ValueError
+        return int(value[1])
+
+    methods: dict[str, Any] = {"def": plain, "async def": later, "yield": each, "fails once": once}
+    work = {"method": methods.get(kind), "name": "work", "workers": 8}
+    if kind == "batch":
+        work = {**work, "method": lambda values: [value[1] for value in values], "batch": 3, "batch_wait": 0.0}
+
+    def kept() -> list[Any]:
+        gc.collect()
+        return [found for found in gc.get_objects() if type(found) is list and found[:1] == [domain]]
+
+    with piped(domain, {"broker": "memory://"}, work, seen.take) as client, client.start() as run:
+        client.put_many([domain, number] for number in range(16))
+        seen.wait(16)
+        until(lambda: client.status().levels[0].in_flight == 0 and run.summary.done >= 32 - 16 * (kind == "batch"))
+        until(lambda: not kept())
