@@ -162,7 +162,8 @@ def several(
                 content = content_of(way.task or "", way.group, way.priority, text)
                 id = way.id or output_id(kind, parent.identity, plan.task.name, content, equals[content])
                 equals[content] += 1
-                outlet.emit(origin, Emission(output, text, id, way.group, way.priority, way.task))
+                own = None if way.id is None else content
+                outlet.emit(origin, Emission(output, text, id, way.group, way.priority, way.task, own))
         except BaseException:
             leave_alone(value)
             raise

@@ -339,8 +339,11 @@ class Dispatcher:
         entry = message_entry(
             self._shared.message_bytes(queue), queue, message, emission.text, f"result of {self.task.name}"
         )
+        output = (queue, entry.group, entry.id, emission.content)
+        if isinstance(origin, Held) and origin.handed_on is not None and origin.handed_on.had(output):
+            return
         arrived = None if stream is None else lambda: stream.offer(origin, emission.value)
-        parcel = Parcel(origin, queue, entry, arrived, self.linger)
+        parcel = Parcel(origin, queue, entry, arrived, self.linger, output)
         if last and isinstance(origin, Held):
             origin.result = parcel
         else:
@@ -450,6 +453,8 @@ class Dispatcher:
         """Make a message ready for another call."""
         held.failures += failed
         held.message, held.refused = as_received(held), None
+        if held.handed_on is not None:
+            held.handed_on.begin()
 
     def abandoned(self, call: Call) -> None:
         """Note a call that ended because its run had given it up."""

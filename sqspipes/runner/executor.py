@@ -43,7 +43,8 @@ class Call(NamedTuple):
 class Emission(NamedTuple):
     """One output: where it goes and under which id.
 
-    ``text`` is the value's JSON, or None where nobody needs it. ``task`` None is the end of the line.
+    ``text`` is the value's JSON, or None where nobody needs it. ``task`` None is the end of the line. ``content`` is
+    that of one of several outputs whose id is the task's own, and so says nothing of it.
     """
 
     value: Any
@@ -52,6 +53,7 @@ class Emission(NamedTuple):
     group: str | None
     priority: int
     task: str | None
+    content: str | None = None
 
 
 class Ending(enum.Enum):

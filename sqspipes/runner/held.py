@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import threading
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
 
 #: A delivery received more often than this may be one that kills its process: it runs alone.
 MOST_INNOCENT_RECEIVES = 3
+
+#: Outputs of one message that are remembered for its next attempt.
+MOST_HANDED_ON = 10_000
 
 
 class Origin:
@@ -27,6 +32,40 @@ class Origin:
         self.unsafe = 0
         self.forgotten = False
         self.refused: str | None = None
+
+
+class HandedOn:
+    """The outputs of one message that are safe, the newest of them: its next attempt does not send them again.
+
+    A queue knows an id for five minutes only, and attempts may be further apart.
+    """
+
+    __slots__ = ("_before", "_lock", "_repeated", "_safe")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._safe: dict[Hashable, int] = {}  # and how often each was sent
+        self._before: dict[Hashable, int] = {}  # the same, when this attempt began
+        self._repeated: dict[Hashable, int] = {}  # and how often this attempt had it
+
+    def note(self, output: Hashable) -> None:
+        """Note an output that is safe."""
+        with self._lock:
+            self._safe[output] = self._safe.pop(output, 0) + 1
+            if len(self._safe) > MOST_HANDED_ON:
+                del self._safe[next(iter(self._safe))]
+
+    def begin(self) -> None:
+        """Begin another attempt."""
+        with self._lock:
+            self._before, self._repeated = dict(self._safe), {}
+
+    def had(self, output: Hashable) -> bool:
+        """Say whether an attempt before this one made an output safe that this one has now."""
+        if output not in self._before:
+            return False
+        times = self._repeated[output] = self._repeated.get(output, 0) + 1
+        return times <= self._before[output]
 
 
 class State(enum.Enum):
@@ -47,12 +86,12 @@ class Held(Origin):
     extend under way: a redelivery may bring a newer one meanwhile. ``expires`` and ``extend_at`` are on the run's
     lease clock. ``linger`` is how many seconds its acknowledgement may wait for others. ``result`` is the last output
     of its call, which goes when the call has ended. ``done`` is set when its call is over for good, ``buried`` when
-    that made a dead letter.
+    that made a dead letter. ``handed_on`` has the outputs that are safe, if its call was not over by then.
     """
 
     __slots__ = (
-        "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "key", "lane",
-        "lease", "level", "linger", "lost", "message", "received", "receipt", "result", "state", "suspect",
+        "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "handed_on", "key",
+        "lane", "lease", "level", "linger", "lost", "message", "received", "receipt", "result", "state", "suspect",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +119,13 @@ class Held(Origin):
         self.state = State.WAITING
         self.lane: Lane | None = None
         self.result: Parcel | None = None
+        self.handed_on: HandedOn | None = None
         self.done = False
         self.buried = False
         self.lost = False
+
+    def note_safe(self, output: Hashable) -> None:
+        """Remember an output that is safe, in case there is another attempt."""
+        if self.handed_on is None:
+            self.handed_on = HandedOn()
+        self.handed_on.note(output)

@@ -349,8 +349,10 @@ class Run(Background):
         self._wait_for_receives()
         self._keeper.stop()
         settled &= self._settler.close(self._time_to_settle())
+        # A generator that was given up is closed as soon as it yields.
+        until = max(clocks.monotonic() + HURRIED_SECONDS, 0.0 if self._hurried else deadline)
         for dispatcher in self._dispatchers.values():
-            dispatcher.executor.join(clocks.monotonic() if self._hurried else deadline)
+            dispatcher.executor.join(until)
         self._loop.leave(clocks.monotonic() if self._hurried else deadline)
         self._loop.close(clocks.monotonic() + HURRIED_SECONDS)
         if not settled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 from sqspipes import clocks, lines
@@ -31,7 +31,7 @@ class Abandoned(BaseException):
 class Parcel(NamedTuple):
     """One output on its way to a queue, within ``linger`` seconds.
 
-    ``arrived`` runs once it is safe, in a thread of the settler.
+    ``arrived`` runs once it is safe, in a thread of the settler. ``output`` is what the message remembers it by.
     """
 
     origin: Origin
@@ -39,6 +39,7 @@ class Parcel(NamedTuple):
     entry: Entry
     arrived: Callable[[], None] | None = None
     linger: float = 0.0
+    output: Hashable = None
 
 
 class Settler:
@@ -242,6 +243,8 @@ class Settler:
                 parcel.origin.refused = answer.reason
                 if not isinstance(parcel.origin, Held):
                     raise RuntimeError(f"an output of a source was refused by its queue: {answer.reason}")
+            elif parcel.output is not None and isinstance(parcel.origin, Held) and not parcel.origin.done:
+                parcel.origin.note_safe(parcel.output)
             if parcel.arrived is not None and answer.kind is Kind.OK:
                 parcel.arrived()
             else:

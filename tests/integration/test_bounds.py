@@ -292,7 +292,12 @@ def test_run_that_is_idle_keeps_nothing_of_its_last_messages(kind: str, domain: 
     methods: dict[str, Any] = {"def": plain, "async def": later, "yield": each, "fails once": once}
     work = {"method": methods.get(kind), "name": "work", "workers": 8}
     if kind == "batch":
-        work = {**work, "method": lambda values: [value[1] for value in values], "batch": 3, "batch_wait": 0.0}
+        work = {
+            **work,
+            "method": lambda values: [value[1] for value in values],
+            "batch": 3,
+            "batch_wait": 0.0,
+        }
 
     def kept() -> list[Any]:
         gc.collect()
@@ -301,5 +306,9 @@ def test_run_that_is_idle_keeps_nothing_of_its_last_messages(kind: str, domain: 
     with piped(domain, {"broker": "memory://"}, work, seen.take) as client, client.start() as run:
         client.put_many([domain, number] for number in range(16))
         seen.wait(16)
-        until(lambda: client.status().levels[0].in_flight == 0 and run.summary.done >= 32 - 16 * (kind == "batch"))
+        until(
+            lambda: (
+                client.status().levels[0].in_flight == 0 and run.summary.done >= 32 - 16 * (kind == "batch")
+            )
+        )
         until(lambda: not kept())
