@@ -43,7 +43,8 @@ class Pipeline:
         broker = options.pop("broker", None) or os.environ.get("SQSPIPES_BROKER") or _broker_of_lineup()
         self.client = TaskClient(self.name, broker=broker, output=self.output, **options)
         self.client.register_tasks(list(self.steps))
-        self.started = False  #: whether it was run, here
+        self.started = False  #: whether it runs here, and was not told to stop
+        self._daemon: tuple[Any, Run] | None = None
         self.initialize()
 
     def initialize(self) -> None:
@@ -65,15 +66,26 @@ class Pipeline:
     def run(self, *args: Any, **options: Any) -> Any:
         """Run all steps, or those that are named, until stopped; the arguments and the result are a client's."""
         self.started = True
-        return self.client.run(*args, **options)
+        try:
+            return self.client.run(*args, **options)
+        finally:
+            self.started = self.is_running()
 
     def run_daemon(self, *args: Any, **options: Any) -> Run:
-        """Run in the background, until ``stop``; the arguments are those of ``TaskClient.start``."""
-        self.started = True
-        return self.client.start(*args, **options)
+        """Run in the background, until ``stop``; the arguments are those of ``TaskClient.start``.
+
+        As long as that goes on, the same asked for again is the same run.
+        """
+        asked = (args, options)
+        if self.started and self._daemon is not None and self._daemon[0] == asked and self._daemon[1].live:
+            return self._daemon[1]
+        run = self.client.start(*args, **options)
+        self.started, self._daemon = True, (asked, run)
+        return run
 
     def stop(self) -> None:
         """Ask what runs to stop in good order; returns at once, in a step too."""
+        self.started = False
         self.client.stop()
 
     def is_running(self) -> bool:
@@ -90,6 +102,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Stop what runs, in good order, and release connections and files."""
+        self.started = False
         self.client.close()
 
     def __enter__(self) -> Pipeline:

@@ -42,6 +42,9 @@ class Step:
 
     label: str | None = None
 
+    #: The task's name, of an instance, unless the class has a name of its own.
+    name: str
+
     #: Logs as ``sqspipes.<domain>.<label>``, ``%``-style.
     log: StepLog
 
@@ -194,6 +197,8 @@ class StepCall:
         """Return a new instance, which is not set up."""
         made = self.step.__new__(self.step)
         made.log = StepLog(f"sqspipes.{self._domain}.{self.__name__}")
+        if not hasattr(self.step, "name"):
+            made.name = self.__name__
         made._produced = []
         made.__init__()  # type: ignore[misc]
         return made

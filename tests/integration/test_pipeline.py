@@ -46,8 +46,48 @@ def test_pipeline_is_fed_runs_in_the_background_and_gives_its_results(pipeline: 
     assert (pipeline.started, pipeline.is_running()) == (True, True)
     assert [pipeline.get_result(15) for _ in range(3)] == [["a", "<a>"], ["b", "<b>"], ["c", "<c>"]]
     pipeline.stop()
+    assert not pipeline.started
     assert run.wait().done == 6
     assert not pipeline.is_running()
+
+
+def test_pipeline_that_runs_is_not_started_twice(domain: str) -> None:
+    class Twice(Pipeline):
+        name = domain
+        steps = (Download, cached)
+
+    with Twice(broker="memory://", **QUICK) as pipeline:
+        run = pipeline.run_daemon()
+        assert pipeline.run_daemon() is run
+        other = pipeline.run_daemon("cached")
+        assert other is not run
+        pipeline.stop()
+        assert [each.wait().reason for each in (run, other)] == ["stopped", "stopped"]
+        assert pipeline.run_daemon() is not run
+        assert pipeline.started
+    assert not pipeline.started
+
+
+def test_step_knows_its_name_and_may_stand_in_two_places(domain: str) -> None:
+    class Name(Step):
+        def consume(self, instructions: list[str]) -> None:
+            self.produce([*instructions, self.name])
+
+    class Names(Pipeline):
+        name = domain
+        steps = (Name, {"method": Name, "name": "again"})
+
+    with Names(broker="memory://", **QUICK) as pipeline:
+        pipeline.feed([])
+        assert list(pipeline.client.run(iterate=True, drain=True)) == [["Name", "again"]]
+    with pytest.raises(OptionError, match="give each a name of its own"):
+        type("Same", (Pipeline,), {"name": domain, "steps": (Name, Name)})(broker="memory://")
+
+
+@pytest.mark.parametrize("output", ["lpush@words", "set@words"])
+def test_other_outputs_of_lineup_are_refused(output: str, domain: str) -> None:
+    with pytest.raises(OptionError, match="rpush@key"):
+        type("Other", (Pipeline,), {"name": domain, "steps": (Download,)})(broker="memory://", output=output)
 
 
 def test_results_are_iterated_over(pipeline: Any) -> None:
