@@ -48,6 +48,8 @@ def test_receive_says_all_that_it_wants(broker: Broker, proxy: Proxy, domain: st
 
 def test_batch_is_one_request(broker: Broker, proxy: Proxy, domain: str) -> None:
     (queue,) = made(broker, domain)
+    # What a send has to know of its queue is asked once.
+    put(broker, queue, "first")
     proxy.forget()
     put(broker, queue, *"abcdefghij")
     deliveries = take(broker, queue)
