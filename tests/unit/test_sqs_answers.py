@@ -143,15 +143,12 @@ STRANGE: dict[str, Step] = {
     "long length": closed_after(b"Content-Length: " + b"9" * 5_000 + b"\r\n\r\n{}"),
     "longer": closed_after(b"Content-Length: 999999\r\n\r\n{}"),
     **{
-        f"{status} {kind}": reply(body, str(status))
-        for status in (206, 302, 401, 403, 404, 408, 413, 425, 429, 500, 502, 503)
-        for kind, body in {
-            "page": PAGE,
-            "nothing": b"",
-            "JSON": b'{"message": "Forbidden"}',
-            "list": b"[]",
-        }.items()
+        f"{status} page": reply(PAGE, str(status))
+        for status in (206, 302, 401, 403, 404, 408, 413, 425, 429, 502)
     },
+    **{f"{status} nothing": reply(b"", str(status)) for status in (206, 302, 403, 500)},
+    "403 JSON": reply(b'{"message": "Forbidden"}', "403 Forbidden"),
+    "500 list": reply(b"[]", "500 Internal Server Error"),
     **{
         f"{status} coded": reply(b'{"__type": "Anything", "message": "m"}', str(status))
         for status in (408, 425, 429, 500, 503)
