@@ -29,6 +29,7 @@ FORMAT = 1
 
 #: Characters in a group or an id, as people write them.
 LONGEST_NAME = 1_000
+_TOO_LONG = 10**LONGEST_NAME
 
 #: What a dead letter adds to its message at most, in bytes. Every hand-off leaves this much free, so that any
 #: message that was accepted once also fits as a dead letter.
@@ -127,8 +128,10 @@ def legal(name: str) -> str:
 def checked_name(option: str, name: Any) -> str:
     """Return a group or an id that a user gave, as text: a member of an enumeration of texts or ints is its value."""
     if isinstance(name, int) and not isinstance(name, bool):
-        return int.__repr__(name)
-    if isinstance(name, str):
+        if abs(name) < _TOO_LONG:
+            return int.__repr__(name)
+        name = f"an int of more than {LONGEST_NAME:,} digits"
+    elif isinstance(name, str):
         text = str.__str__(name)
         if 0 < len(text) <= LONGEST_NAME:
             return text

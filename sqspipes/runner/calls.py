@@ -160,9 +160,10 @@ def several(
                 output = resolved(output, outlet)
                 text = _encoded(plan, output)
                 content = content_of(way.task or "", way.group, way.priority, text)
-                id = way.id or output_id(kind, parent.identity, plan.task.name, content, equals[content])
-                equals[content] += 1
-                own = None if way.id is None else content
+                id, own = way.id, None if way.id is None else content
+                if id is None:
+                    id = output_id(kind, parent.identity, plan.task.name, content, equals[content])
+                    equals[content] += 1
                 outlet.emit(origin, Emission(output, text, id, way.group, way.priority, way.task, own))
         except BaseException:
             leave_alone(value)

@@ -237,6 +237,12 @@ def test_ids_are_the_same_for_values_that_differ_by_the_order_of_their_keys() ->
     assert len(set(ids_of([one, other]))) == 2
 
 
+def test_outputs_whose_id_is_given_are_not_counted_with_the_others() -> None:
+    named = Output(1, id="mine")
+    assert ids_of([named, 1, 1]) == ["mine", *ids_of([1, 1])]
+    assert ids_of([1, named, 1])[::2] == ids_of([1, 1])
+
+
 def test_keys_of_several_types_are_yielded_under_one_id() -> None:
     assert ids_of([{1: "a", "b": 2, None: 3}]) == ids_of([{"b": 2, None: 3, 1: "a"}])
 

@@ -182,6 +182,12 @@ def test_empty_name_is_refused(name: str) -> None:
         messages.checked_name("group", name)
 
 
+@pytest.mark.parametrize("number", [10**1_000, -(10**1_000), 10**5_000], ids=["long", "negative", "longer"])
+def test_int_that_is_too_long_is_refused(number: int) -> None:
+    with pytest.raises(OptionError, match="group is an int of more than 1,000 digits"):
+        messages.checked_name("group", number)
+
+
 def test_name_that_is_too_long_is_refused_by_its_length() -> None:
     with pytest.raises(OptionError, match=r"group is a text of 1001 characters"):
         messages.checked_name("group", "a" * (LONGEST_NAME + 1))
