@@ -36,7 +36,7 @@ from sqspipes.runner.plan import RunPlan, Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
 from sqspipes.runner.source import prioritized
-from sqspipes.task import INHERITED, Backoff, Task, make_tasks
+from sqspipes.task import INHERITED, Backoff, Task, is_async, make_tasks
 from sqspipes.trial import Trial
 from sqspipes.values import encode_value
 from sqspipes.watching import Status
@@ -379,8 +379,9 @@ class TaskClient:
         all but those that died. An error of one stops all, and is a ``RunError`` with its text and traceback.
         ``prepare`` is called first in each process, to set up its log for instance.
         """
-        if prepare is not None and (processes is None or not callable(prepare)):
-            raise options.refuse("prepare", prepare, "a callable, with processes")
+        given: Any = prepare
+        if given is not None and (processes is None or not callable(given) or is_async(given)):
+            raise options.refuse("prepare", prepare, "a callable that is not async, with processes")
         asked = Asked(
             task_name,
             args,

@@ -178,10 +178,20 @@ def _checked_text(what: str, text: str | None) -> str:
 
 def _parsed(where: str, text: str, allowed: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         shown = text if len(text) <= SHOWN else text[:SHOWN] + "..."
         raise EncodingError(f"{where} is not JSON: {shown} ({error}); allowed is {allowed}") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; one that has a key twice would lose a part of itself."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {json.dumps(twice)} twice")
+    return found
 
 
 def _quoting(text: str) -> str:

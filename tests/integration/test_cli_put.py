@@ -65,6 +65,16 @@ def test_line_that_is_not_json_is_named_and_those_before_it_are_put(any_shell: S
     until(lambda: any_shell.held()[0] == 2)
 
 
+def test_object_that_has_a_key_twice_is_refused(shell: Shell) -> None:
+    twice = '{"rows": [{"a": 1, "b": 2, "a": 3}]}'
+    error = shell.refused("put", "numbers", "1", twice)
+    assert error.startswith(f'Error: value 2 is not JSON: {twice} (an object has the key "a" twice)')
+    error = shell.refused("put", "numbers", "-", input=f"1\n{twice}\n")
+    assert "line 2 was not put, 1 value before it" in error
+    assert 'an object has the key "a" twice' in error
+    until(lambda: shell.held()[0] == 1)
+
+
 def test_fields_give_group_and_id(shell: Shell) -> None:
     value = json.dumps({"order": 7, "customer": "ada"})
     words = ("put", "numbers", value, "--id-by", "order", "--group-by", "customer")

@@ -442,8 +442,17 @@ def test_results_are_not_iterated_over(broker_arguments: Arguments, domain: str)
     refused(piped(domain, broker_arguments("sqlite"), TEXT), "iterate is True.*one process", iterate=True)
 
 
+async def prepare_later() -> None:
+    """Nobody would await it."""
+
+
 @pytest.mark.parametrize(
-    ("prepare", "says"), [(7, "^prepare is 7: allowed is"), (lambda: None, "^prepare is <fun")]
+    ("prepare", "says"),
+    [
+        (7, "^prepare is 7: allowed is"),
+        (lambda: None, "^prepare is <fun"),
+        (prepare_later, "^prepare is <fun.* allowed is a callable that is not async"),
+    ],
 )
 def test_what_prepares_a_process_is_checked(
     prepare: Any, says: str, broker_arguments: Arguments, domain: str
