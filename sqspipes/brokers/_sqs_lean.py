@@ -1,4 +1,4 @@
-"""Lean: the four calls that carry messages, over sockets of our own and at a tenth of botocore's CPU time.
+"""Lean: the calls that carry and count messages, over sockets of our own and at a tenth of botocore's CPU time.
 
 What goes out is what botocore would send, and what comes back is what it would return or raise.
 """
@@ -41,7 +41,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Lean:
-    """Sends the four calls to the server of one boto3 client, in one process."""
+    """Sends these calls to the server of one boto3 client, in one process."""
 
     def __init__(
         self, wire: Wire, client: Any, credentials: Any, clock: Clock, *, connections: int, connect: float

@@ -12,7 +12,7 @@ from sqspipes.errors import SqspipesError
 
 def in_one_line(error: BaseException) -> str:
     """Return what an error says, in one line; with its kind, unless it is one of ours that says all there is."""
-    said = lines.printable(" ".join(str(error).split()))
+    said = lines.one_line(" ".join(str(error).split()))
     if isinstance(error, SqspipesError) and said:
         return said
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
