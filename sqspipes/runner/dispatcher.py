@@ -10,6 +10,7 @@ from typing import Any
 
 from sqspipes import clocks, lines
 from sqspipes import message as messages
+from sqspipes.brokers.base import MAX_RECEIVES
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import calls, current
@@ -26,10 +27,10 @@ from sqspipes.runner.executor import (
     Outcome,
     ThreadExecutor,
 )
-from sqspipes.runner.held import Held, Origin
+from sqspipes.runner.held import MOST_INNOCENT_RECEIVES, Held, Origin
 from sqspipes.runner.lanes import Lanes
 from sqspipes.runner.overdue import BLOCKED_SECONDS, Overdue
-from sqspipes.runner.pace import Pace
+from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED, Pace
 from sqspipes.runner.settler import Abandoned, Parcel
 from sqspipes.runner.shared import Counts, Shared
 from sqspipes.task import Task
@@ -40,6 +41,10 @@ logger = lines.logger(__name__)
 #: Seconds for which a body of a newer format is given back the first time, doubling with each receive, so that
 #: it outlasts a slow roll-out without reaching the broker's own limit of receives.
 NEWER_FORMAT_SECONDS = 30.0
+
+#: Receives of a message up to which it may be given back for its backoff: half of those after which the broker
+#: buries it are left for processes that end.
+MOST_RECEIVES_TO_GIVE_BACK = MAX_RECEIVES // 2
 
 #: Lingers for which the acknowledgement of a message put without a group may wait for others: nobody waits for it.
 #: One of a group waits a single linger, as the rest of the group is handed out after it.
@@ -77,6 +82,7 @@ class Dispatcher:
         self._batch_since: float | None = None  # when a batch that is not full began to wait
         self._refused: Held | None = None
         self._suspects: dict[str, int] = {}
+        self._told: set[str] = set()
         self.executor = self._make_executor()
 
     def _make_executor(self) -> Executor:
@@ -115,7 +121,8 @@ class Dispatcher:
                 blocked.add(delivery.group)
             else:
                 linger = self.linger if message.group is not None else LINGERS_OF_ACK * self.linger
-                held = Held(delivery, message, level, lease, received, linger)
+                attempt = self._shared.attempts.recall(delivery)
+                held = Held(delivery, message, level, lease, received, linger, *attempt)
                 suspicious |= held.suspect
                 grouped |= message.group is not None
                 new.append(held)
@@ -124,6 +131,7 @@ class Dispatcher:
         if suspicious and len(new) > 1:
             # It comes again alone: of the receives that bury a killer, only some are its company's too.
             for held in new:
+                self._shared.attempts.remember(held)
                 self._shared.settler.give_back_delivery(held.delivery)
             return False
         leases.hold(new)
@@ -493,7 +501,37 @@ class Dispatcher:
                 self._drop_lost(held)
             elif self.stopping:
                 self._give_back(self.lanes.drop(held))
+            else:
+                self._keep_few_parked(held, due)
         self._shared.tick(due)
+
+    def _keep_few_parked(self, held: Held, due: float) -> None:
+        """Have a parked message wait at the broker if too many do here; the lock is held.
+
+        Each time that costs one of the receives after which the broker takes a message for one that kills its
+        process, so it is not done too often.
+        """
+        now, behind = self._shared.leases.clock.now(), self.lanes.behind(held, MOST_BEHIND)
+        many_behind = bool(behind) and self.lanes.waiting > MOST_BEHIND // 2
+        if due <= now or not (many_behind or self.lanes.parked > MOST_PARKED):
+            return
+        self._tell_of_parked("more of them wait for it at the broker")
+        if max(one.delivery.receives for one in (held, *behind)) > MOST_RECEIVES_TO_GIVE_BACK:
+            if self.lanes.parked >= 2 * MOST_PARKED or self.lanes.waiting >= MOST_BEHIND:
+                self._tell_of_parked("none is taken in until some were called")
+            return
+        left = self._shared.broker.limits.longest_lease - (now - held.received)
+        for one in reversed(self.lanes.drop(held)):  # what waits behind it goes first
+            self._shared.attempts.remember(one)
+            self._shared.settler.give_back(one, max(0.0, min(due - now, left)) if one is held else 0.0)
+
+    def _tell_of_parked(self, what: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning(
+                "%s: %d messages that failed, and %d behind them, wait here for another attempt: %s",
+                self.task.name, self.lanes.parked, self.lanes.waiting, what,
+            )  # fmt: skip
 
     # To the settler, and from it
 
@@ -610,6 +648,10 @@ class Dispatcher:
     def shut(self) -> bool:
         """Whether nothing that comes in now could run: a suspect runs in this process, or is to run next."""
         return self._shared.gate.shut
+
+    def is_suspicious(self, delivery: Delivery) -> bool:
+        """Say whether a message was received so often, by others or before, that it may kill its process."""
+        return delivery.receives - self._shared.attempts.of(delivery).given_back > MOST_INNOCENT_RECEIVES
 
     def suspects(self, queue: str) -> int:
         """Count the suspects held of one queue."""

@@ -81,17 +81,20 @@ class State(enum.Enum):
 class Held(Origin):
     """One received message while this process has it: its newest receipt, its lease, its failures so far.
 
-    ``key`` is queue and broker's message id: the same over all its deliveries. ``suspect``: it was received so often
-    that it may kill its process. ``asked`` and ``extending`` are the receipts of its acknowledgement and of its
-    extend under way: a redelivery may bring a newer one meanwhile. ``expires`` and ``extend_at`` are on the run's
-    lease clock. ``linger`` is how many seconds its acknowledgement may wait for others. ``result`` is the last output
-    of its call, which goes when the call has ended. ``done`` is set when its call is over for good, ``buried`` when
-    that made a dead letter. ``handed_on`` has the outputs that are safe, if its call was not over by then.
+    ``key`` is queue and broker's message id: the same over all its deliveries. ``given_back`` counts the receives
+    that ended because this process gave it back for its backoff; without these it is ``redelivered`` if it was
+    received before, and a ``suspect`` if that was so often that it may kill its process. ``asked`` and
+    ``extending`` are the receipts of its acknowledgement and of its extend under way: a redelivery may bring a
+    newer one meanwhile. ``expires`` and ``extend_at`` are on the run's lease clock. ``linger`` is how many
+    seconds its acknowledgement may wait for others. ``result`` is the last output of its call, which goes when
+    the call has ended. ``done`` is set when its call is over for good, ``buried`` when that made a dead letter.
+    ``handed_on`` has the outputs that are safe, if its call was not over by then.
     """
 
     __slots__ = (
-        "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "handed_on", "key",
-        "lane", "lease", "level", "linger", "lost", "message", "received", "receipt", "result", "state", "suspect",
+        "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "given_back",
+        "handed_on", "key", "lane", "lease", "level", "linger", "lost", "message", "received", "receipt",
+        "redelivered", "result", "state", "suspect",
     )  # fmt: skip
 
     def __init__(
@@ -102,11 +105,15 @@ class Held(Origin):
         lease: float,
         received: float,
         linger: float = 0.0,
+        failures: int = 0,
+        given_back: int = 0,
     ) -> None:
         super().__init__()
         self.delivery = delivery
         self.key = (delivery.queue, delivery.id)
-        self.suspect = delivery.receives > MOST_INNOCENT_RECEIVES
+        self.given_back = given_back
+        self.redelivered = delivery.receives - given_back > 1
+        self.suspect = delivery.receives - given_back > MOST_INNOCENT_RECEIVES
         self.message = message
         self.level = level
         self.lease = lease
@@ -115,7 +122,7 @@ class Held(Origin):
         self.receipt = self.asked = self.extending = delivery.receipt
         self.expires = received + lease
         self.extend_at = received + lease / 2
-        self.failures = 0
+        self.failures = failures
         self.state = State.WAITING
         self.lane: Lane | None = None
         self.result: Parcel | None = None

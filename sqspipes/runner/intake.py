@@ -13,7 +13,6 @@ from sqspipes.brokers.base import Broker
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.message import Delivery
 from sqspipes.runner.dispatcher import Dispatcher
-from sqspipes.runner.held import MOST_INNOCENT_RECEIVES
 from sqspipes.runner.lanes import SHARE_OF_HIGHER
 from sqspipes.runner.leases import Clock
 from sqspipes.runner.outage import Outage, pause_after_return
@@ -196,8 +195,8 @@ class Intake:
         received = first if tries or ended - first > self._broker.limits.longest_answer else ended
         level.empty = not deliveries
         self._hold_back()
+        suspicious = any(map(self._dispatcher.is_suspicious, deliveries))
         grouped = bool(deliveries) and self._dispatcher.take(level.number, deliveries, received)
-        suspicious = any(delivery.receives > MOST_INNOCENT_RECEIVES for delivery in deliveries)
         self._learn(level, count, len(deliveries), reserved, suspicious)
         short = len(deliveries) < count
         enough = not grouped and 0 < level.full < BACKLOG_AFTER
@@ -295,7 +294,10 @@ class Intake:
             return 0
         dispatcher = self._dispatcher
         held = dispatcher.lanes.of[level.number :]
-        if sum([of.waiting for of in held]) >= MOST_BEHIND or sum([of.parked for of in held]) >= MOST_PARKED:
+        if (
+            sum([of.waiting for of in held]) >= MOST_BEHIND
+            or sum([of.parked for of in held]) >= 2 * MOST_PARKED
+        ):
             return 0
         used += dispatcher.unsettled
         if dispatcher.pace.probing:

@@ -257,4 +257,4 @@ class Lanes:
 
     def _queue_of(self, held: Held) -> deque[Held]:
         redelivered, new = self._ready[held.level]
-        return redelivered if held.delivery.receives > 1 else new
+        return redelivered if held.redelivered else new

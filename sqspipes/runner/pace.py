@@ -6,7 +6,8 @@ from __future__ import annotations
 #: has shown how long it takes, and never more than some receives' worth.
 FIRST_LOOK_AHEAD, MOST_LOOK_AHEAD = 10, 250
 
-#: Messages that may wait behind their lane-mates, and messages in backoff, per task.
+#: Messages that may wait behind their lane-mates, and messages in backoff, per task. What fails beyond that is given
+#: back to the broker for its backoff; what has been given out so often that it is not, as many again at most.
 MOST_BEHIND, MOST_PARKED = 1_000, 1_000
 
 #: Failed calls in a row, or twice the workers if that is more, that make a task take in one message at a time.

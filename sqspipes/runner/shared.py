@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sqspipes.brokers.base import Broker
+from sqspipes.runner.attempts import Attempts
 from sqspipes.runner.gate import Gate
 from sqspipes.runner.leases import Leases
 from sqspipes.runner.run_loop import RunLoop
@@ -41,6 +42,7 @@ class Shared:
     tick: Callable[[float], None]
     quiet: Callable[[], None]  #: told of each call that ends during a stop
     heard: threading.Event = field(default_factory=threading.Event)
+    attempts: Attempts = field(default_factory=Attempts)
 
     def message_bytes(self, queue: str) -> int:
         """Return the largest body, in bytes, that a queue takes; asks nobody, as a call must not fail by that."""
