@@ -75,9 +75,13 @@ class AsyncStepCall(StepCall):
         await asyncio.gather(*map(self._torn_down, steps))
 
     async def _torn_down(self, step: Step) -> None:
+        import asyncio
+
         try:
             await _ended(step.teardown())
-        except Exception:
+        except asyncio.CancelledError:
+            raise
+        except BaseException:  # a SystemExit would end the loop
             step.log.exception("teardown of step %s failed", self.__name__)
 
     @asynccontextmanager

@@ -175,8 +175,13 @@ class StepCall:
         if step is not None:
             try:
                 has_run(step.teardown())
-            except Exception:
+            except BaseException as error:  # a SystemExit, too: its thread has more to end than the step
                 step.log.exception("teardown of step %s failed", self.__name__)
+                if (
+                    isinstance(error, KeyboardInterrupt)
+                    and threading.current_thread() is threading.main_thread()
+                ):
+                    raise
         return None
 
     def _given(self, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -95,7 +95,7 @@ class Fleet(Background):
     def summary(self) -> Summary:
         """The counts of the processes that have reported, and the reason once the run is over."""
         done, failed, dead = (self._counts[count] for count in ("done", "failed", "dead"))
-        return Summary(self._reason, done, failed, dead)
+        return Summary(self._reason_or(self._reason), done, failed, dead)
 
     @property
     def by_task(self) -> dict[str, Summary]:
@@ -103,7 +103,7 @@ class Fleet(Background):
         if clocks.monotonic() >= self._ask_due and self.live:
             self._ask_due = math.inf  # until they were asked
             self._ask(COUNTS)
-        return self._tally.by_task(self._reason)
+        return self._tally.by_task(self._reason_or(self._reason))
 
     @property
     def outage(self) -> str | None:
@@ -124,7 +124,10 @@ class Fleet(Background):
                 self._printed.end(PRINTED_SECONDS)
             counts = (self._counts[count] for count in ("done", "failed", "dead"))
             logger.info(
-                "%s: %s, %d calls done, %d failed, %d dead letters", self._domain, self._reason, *counts
+                "%s: %s, %d calls done, %d failed, %d dead letters",
+                self._domain,
+                self._reason_or(self._reason),
+                *counts,
             )
         except BaseException as error:
             self._fail(RunError(f"the processes' supervisor died: {error!r}", part="supervisor"), error)
@@ -248,3 +251,4 @@ class Fleet(Background):
         if self._error is None:
             error.__cause__ = cause
             self._error = error
+            logger.error("%s ends: %s", self._domain, error)

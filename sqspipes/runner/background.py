@@ -9,6 +9,7 @@ import threading
 from abc import ABC, abstractmethod
 
 from sqspipes import clocks
+from sqspipes.errors import RunError
 from sqspipes.options import checked_timeout
 from sqspipes.runner.plan import Summary
 from sqspipes.runner.stream import SIGNAL_SECONDS
@@ -22,6 +23,11 @@ class Background(ABC):
         self._over = threading.Event()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+
+    @property
+    def error(self) -> BaseException | None:
+        """The error that ended the run, which ``wait`` raises; None while there is none."""
+        return self._error
 
     @property
     @abstractmethod
@@ -57,6 +63,12 @@ class Background(ABC):
                 return False
         self._thread.join()
         return True
+
+    def _reason_or(self, reason: str) -> str:
+        """Return the reason of the end: that of a good one, unless an error ended the run."""
+        if self._error is None:
+            return reason
+        return "died" if isinstance(self._error, RunError) else "raised"
 
     def stop(self) -> None:
         """Ask the run to stop in good order; returns at once, from any thread, a task's too."""

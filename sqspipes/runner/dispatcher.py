@@ -480,6 +480,9 @@ class Dispatcher:
 
     def _try_again(self, held: Held, outcome: Outcome) -> None:
         error = outcome.error or RuntimeError("failed")
+        if outcome.ending is Ending.RAISE:
+            self._end_run(held, error)
+            return
         retries = "no limit" if self.task.retries is None else self.task.retries + 1
         logger.warning(
             "%s %s failed, attempt %d of %s, again in %.1f s: %s",
@@ -487,11 +490,17 @@ class Dispatcher:
         )  # fmt: skip
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=calls.loggable(error))
-        if outcome.ending is Ending.RAISE:
-            self._shared.raised(error)
-        with self.lock:
-            self.stopping |= outcome.ending is Ending.RAISE
         self._park(held, self._shared.leases.clock.now() + outcome.delay)
+
+    def _end_run(self, held: Held, error: BaseException) -> None:
+        """Stop the run by a task's error; the message goes back."""
+        logger.error("%s %s failed, the run ends: %s", self.task.name, held.message.id, calls.describe(error))
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=calls.loggable(error))
+        self._shared.raised(error)
+        with self.lock:
+            self.stopping = True
+        self._park(held, self._shared.leases.clock.now())
 
     def _park(self, held: Held, due: float) -> None:
         """Keep a message, and what is behind it, for a call when it is due."""

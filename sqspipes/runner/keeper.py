@@ -13,6 +13,7 @@ from sqspipes.runner.held import Held
 from sqspipes.runner.leases import SHORTEST_EXTEND, Leases
 from sqspipes.runner.outage import Outage
 from sqspipes.runner.settler import Abandoned, Settler
+from sqspipes.runner.source import Source
 
 logger = lines.logger(__name__)
 
@@ -41,6 +42,7 @@ class Keeper:
         outage: Outage,
         domain: str,
         lost: Callable[[Held], None],
+        sources: Sequence[Source],
         heard: threading.Event,
         died: Callable[[str, BaseException], None],
     ) -> None:
@@ -50,6 +52,7 @@ class Keeper:
         self._settler = settler
         self._outage = outage
         self._lost = lost
+        self._sources = sources
         self._heard = heard
         self._died = died
         self._changed = threading.Condition()
@@ -117,6 +120,7 @@ class Keeper:
                 self._lost(held)  # the broker's longest lease is over
         # A call that begins later is looked at in time, too: its lease will have to be extended before.
         watched = [dispatcher.watch() for dispatcher in self._dispatchers]
+        watched += [source.watch() for source in self._sources]
         dues += [now + seconds for seconds in watched if seconds is not None]
         dues += [gate, next_lease, self._watch_quiet(now), now + self._watch_requests()]
         return min((due for due in dues if due is not None), default=math.inf)

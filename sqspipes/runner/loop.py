@@ -41,15 +41,16 @@ class Loop:
         self._leaves = leaves
         self._closed = False
 
-    def begin(self, coroutines: Sequence[Coroutine[Any, Any, None]]) -> None:
-        """Run coroutines, from any thread; after the ``close`` they never begin."""
+    def begin(self, coroutines: Sequence[Coroutine[Any, Any, None]]) -> bool:
+        """Run coroutines, from any thread; False where they never begin: after the ``close`` and the loop's death."""
         with self._lock:
             if self._closed:
                 for coroutine in coroutines:
                     coroutine.close()
-                return
+                return False
             loop = self._loop or self._started()
             loop.call_soon_threadsafe(self._begin, loop, coroutines)
+            return True
 
     def wait_for(self, made: Any) -> Any:
         """Return what a coroutine, or whatever else is to be awaited, gives to a thread that may wait.
@@ -91,9 +92,10 @@ class Loop:
         """Cancel what still runs and end, by ``deadline`` (monotonic); what cannot be cancelled is left alone."""
         with self._lock:
             closed, self._closed = self._closed, True
-        if self._loop is not None and self._thread is not None and not closed:
-            with contextlib.suppress(RuntimeError):  # it has died, and is closed
-                self._loop.call_soon_threadsafe(self._loop.stop)
+        if self._loop is not None and self._thread is not None:
+            if not closed:
+                with contextlib.suppress(RuntimeError):  # it has died, and is closed
+                    self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(max(0.0, deadline - clocks.monotonic()))
 
     def _started(self) -> asyncio.AbstractEventLoop:
@@ -114,13 +116,21 @@ class Loop:
         try:
             asyncio.set_event_loop(loop)
             loop.run_forever()
-            end_tasks(loop)
-            for leave in self._leaves:
-                loop.run_until_complete(leave())
-        except BaseException as error:
+        except BaseException as error:  # a SystemExit of what a task has begun, for one
+            with self._lock:
+                self._closed = True  # nobody may wait for what would never begin
             self._died("event loop", error)
-        finally:
-            loop.close()
+        self._end(loop)
+
+    def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Cancel what is left and run what is to run at the end; whatever one of these raises, the others follow."""
+        leaves = [partial(lambda leave: loop.run_until_complete(leave()), leave) for leave in self._leaves]
+        for end in (partial(end_tasks, loop), *leaves):
+            try:
+                end()
+            except BaseException as error:
+                logger.error("what was left on the event loop did not end well", exc_info=error)
+        loop.close()
 
 
 class Pulled(Iterator[Any]):
@@ -172,7 +182,9 @@ class LoopExecutor(Executor):
         self._told = 0.0  # since when the last one has had its turn that was told of
 
     def start(self, calls: Sequence[Call]) -> None:
-        self._loop.begin([self._run(call) for call in calls])
+        if not self._loop.begin([self._run(call) for call in calls]):
+            for call in calls:
+                self._engine.abandoned(call)
 
     def close(self) -> None:
         self._threads.close()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sqspipes import lines
-from sqspipes.runner.held import Held
 
 logger = lines.logger(__name__)
 
@@ -18,31 +18,36 @@ BLOCKED_SECONDS = 1.0
 
 
 class Overdue:
-    """Watches the running calls of one task: one WARNING for each that runs long, at doubled intervals."""
+    """Watches the running calls of one task: one WARNING for each that runs long, at doubled intervals.
 
-    def __init__(self, task: str, lease: float) -> None:
+    A call that has run for ``first`` seconds is warned of; ``name`` returns what the log calls it, by default
+    its message's id.
+    """
+
+    def __init__(self, task: str, lease: float, name: Callable[[Any], str] | None = None) -> None:
         self._task = task
-        self._first = LONG_LEASES * lease
-        self._due: dict[tuple[Held, float], float] = {}
+        self._name = name or (lambda held: str(held.message.id))
+        self.first = LONG_LEASES * lease
+        self._due: dict[tuple[Any, float], float] = {}
 
-    def look(self, running: Mapping[Held, float], now: float) -> float | None:
+    def look(self, running: Mapping[Any, float], now: float) -> float | None:
         """Warn of what is due; return the seconds until there may be more, None if nothing runs.
 
         ``running`` has when each call began, the oldest first.
         """
         oldest = next(iter(running.values()), None)
-        if oldest is None or now < oldest + self._first:
+        if oldest is None or now < oldest + self.first:
             self._due.clear()
-            return None if oldest is None else oldest + self._first - now
-        self._due = {call: self._due.get(call, call[1] + self._first) for call in running.items()}
-        for (held, began), due in self._due.items():
+            return None if oldest is None else oldest + self.first - now
+        self._due = {pair: self._due.get(pair, pair[1] + self.first) for pair in running.items()}
+        for (call, began), due in self._due.items():
             if due <= now:
                 seconds = now - began
                 logger.warning(
                     "%s %s has been running for %.0f s and has not returned",
                     self._task,
-                    held.message.id,
+                    self._name(call),
                     seconds,
                 )
-                self._due[held, began] = began + 2 * seconds
+                self._due[call, began] = began + 2 * seconds
         return min(self._due.values()) - now

@@ -14,7 +14,10 @@ BESIDE_POLL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended: ``reason`` is ``"drained"``, ``"stopped"`` or ``"signal"``; the rest are counts.
+    """How a run ended; the rest are counts.
+
+    ``reason`` is ``"drained"``, ``"stopped"`` or ``"signal"``; ``"died"`` where a part or a process died and
+    ``"raised"`` where an error of a task ended the run: ``Run.error`` has the error.
 
     ``done`` calls succeeded, ``failed`` attempts failed, ``dead`` messages became dead letters, in this run.
     """

@@ -146,6 +146,7 @@ class Run(Background):
             self._outage,
             self._domain,
             self._lose,
+            self._sources,
             shared.heard,
             self._died,
         )
@@ -195,7 +196,7 @@ class Run(Background):
         counts = [d.counts for name, d in self._dispatchers.items() if name in tasks]
         counts += [source.counts for source in self._sources if source.task in tasks]
         return Summary(
-            reason=self._reason,
+            reason=self._reason_or(self._reason),
             done=sum(count.done for count in counts),
             failed=sum(count.failed for count in counts),
             dead=sum(count.dead for count in counts),
@@ -444,6 +445,8 @@ class Run(Background):
         if self._error is None:
             error.__cause__ = cause
             self._error = error
+            with suppress(BaseException):  # a log handler may be what died
+                logger.error("%s ends: %s", self._domain, error)
 
     # What the parts tell
 
@@ -454,8 +457,9 @@ class Run(Background):
         self._of(held).lost(held)
 
     def _died(self, part: str, error: BaseException) -> None:
-        self._commands.put(("dead", (part, error)))  # first: a log handler may be what died
-        logger.debug("%s died", part, exc_info=error)
+        self._commands.put(("dead", (part, error)))
+        with suppress(BaseException):  # a log handler may be what died
+            logger.debug("%s died", part, exc_info=error)
 
     def _stir(self) -> None:
         self._commands.put(("stir", None))

@@ -21,6 +21,7 @@ from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.executor import Engine, Outlet
 from sqspipes.runner.held import Origin
+from sqspipes.runner.overdue import Overdue
 from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.settler import Abandoned
 from sqspipes.runner.shared import Counts
@@ -62,13 +63,15 @@ class Source:
         self._died = died
         self._loop = loop
         self._changed = threading.Condition()
+        self._ticking = threading.Lock()
         self._stopped = False
         self._paused = False
         self._due = clocks.monotonic()
         self._not_before = 0.0
         self._idle_pause = 0.0
         self._failures = 0
-        self._running: dict[int, float] = {}
+        self._running: dict[int, float] = {}  # threads in a call, and since when, the oldest first
+        self._overdue = Overdue(plan.task.name, plan.task.lease, lambda thread: "(a source)")
         self._live = 0
 
     @property
@@ -85,6 +88,14 @@ class Source:
         """Return the seconds that the oldest running call has been running."""
         with self._changed:
             return clocks.monotonic() - min(self._running.values()) if self._running else None
+
+    def watch(self) -> float | None:
+        """Warn of calls that run for long; return the seconds until there may be another one to warn of."""
+        with self._changed:
+            seconds = self._overdue.look(self._running, clocks.monotonic())
+        return (
+            self._overdue.first if seconds is None else seconds
+        )  # one that begins later is seen in time, too
 
     def start(self) -> None:
         """Begin to call."""
@@ -116,10 +127,12 @@ class Source:
             pass
         except BaseException as error:
             self._died(f"source {self._plan.task.name}", error)
-        self._leave()
-        with self._changed:
-            self._live -= 1
-        self._ended()
+        try:
+            self._leave()
+        finally:
+            with self._changed:
+                self._live -= 1
+            self._ended()
 
     def _leave(self) -> None:
         """Tear down what a step has in this thread; on a loop its executor does."""
@@ -179,20 +192,27 @@ class Source:
 
     def _wait_for_tick(self) -> bool:
         """Wait for the next call's time; False when there will be none."""
+        with self._ticking:  # one thread waits for the tick, the others for their turn
+            if not self._wait_until_due():
+                return False
+            with _Running(self):  # a function of the user's, which may hang: no stop may wait for it
+                interval = self._plan.task.next_interval()
+            with self._changed:
+                now = clocks.monotonic()
+                late = now - self._due
+                # A clock that is late by a whole interval does not run after the calls it missed.
+                self._due = (self._due if late < interval else now) + interval
+                return not self._stopped
+
+    def _wait_until_due(self) -> bool:
+        """Wait until the next call is due; False when there will be none."""
         with self._changed:
             while not self._stopped:
-                if self._paused:
-                    self._changed.wait()
-                    continue
-                now = clocks.monotonic()
                 due = max(self._due, self._not_before)
-                if now >= due:
-                    interval = self._plan.task.next_interval()
-                    late = now - self._due
-                    # A clock that is late by a whole interval does not run after the calls it missed.
-                    self._due = (self._due if late < interval else now) + interval
+                left = due - clocks.monotonic()
+                if left <= 0 and not self._paused:
                     return True
-                self._changed.wait(due - now)
+                self._changed.wait(None if self._paused else left)
             return False
 
     def _succeeded(self, *, empty: bool) -> None:
