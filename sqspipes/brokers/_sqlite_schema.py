@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
+from contextlib import closing, suppress
+from urllib.parse import quote
 
 from sqspipes.brokers._sqlite_errors import translated
 from sqspipes.brokers._sqlite_url import Place
@@ -25,6 +28,9 @@ OLDEST_SQLITE = (3, 35, 0)
 #: Seconds to wait for a lock that a foreign program holds; our own processes take turns instead. Whoever asked
 #: repeats what failed, and says so: so that is soon.
 _BUSY_SECONDS = 2.0
+
+#: Bytes of the smallest database: one page.
+_SMALLEST = 512
 
 # - file.last is the last number given to a message: a plain rowid comes again once its table is empty, and
 #   then an old receipt would match a new message.
@@ -59,6 +65,31 @@ CREATE TABLE IF NOT EXISTS tag(
     queue INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(queue, name)) WITHOUT ROWID"""
 
 
+class ForeignFileError(BrokerError):
+    """A file that is not ours: nothing of it was changed."""
+
+
+def check_file(place: Place) -> None:
+    """Refuse a file that is not ours, before anything is made beside it; what its log has is seen later."""
+    if place.path is None or not os.path.exists(place.path):
+        return
+    found = os.stat(place.path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ForeignFileError(f"{place.address} is not a file")
+    if found.st_size == 0:
+        return
+    if found.st_size < _SMALLEST:  # SQLite would write over it.
+        raise ForeignFileError(f"{place.address} is not a database")
+    # SQLite is asked, and not the bytes read: closing a file takes the locks away that this process has on it.
+    url = f"file:{quote(os.fsencode(os.path.realpath(place.path)))}?mode=ro&immutable=1"
+    try:
+        with closing(sqlite3.connect(url, uri=True)) as connection:
+            ((changes,),) = connection.execute("PRAGMA schema_version").fetchall()
+            _check_ours(connection, place, int(changes))
+    except sqlite3.Error as error:
+        raise translated(error, place.address) from error
+
+
 def open_database(place: Place) -> tuple[sqlite3.Connection, str]:
     """Open the place, make its tables if it is new, and return the connection and the file's own id.
 
@@ -68,7 +99,7 @@ def open_database(place: Place) -> tuple[sqlite3.Connection, str]:
         raise BrokerError(f"SQLite is {sqlite3.sqlite_version}: 3.35 or newer is needed")
     try:
         connection = _connected(place)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise translated(error, place.address) from error
     try:
         return connection, _prepared(connection, place)
@@ -83,10 +114,14 @@ def open_database(place: Place) -> tuple[sqlite3.Connection, str]:
 def _connected(place: Place) -> sqlite3.Connection:
     # The real path: a link's lock files would stand beside the link.
     path = ":memory:" if place.path is None else os.path.realpath(place.path)
+    if place.path is not None:
+        with suppress(FileExistsError):  # SQLite itself would let no group write, whatever the umask says.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
     return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
 
 def _prepared(connection: sqlite3.Connection, place: Place) -> str:
+    _check_ours(connection, place, _tables(connection))
     connection.execute("PRAGMA journal_mode=WAL").fetchall()
     connection.execute(f"PRAGMA synchronous={place.synchronous}")
     # Rarer checkpoints cost less in all; the log stays at some 16 MB.
@@ -106,17 +141,28 @@ def _prepared(connection: sqlite3.Connection, place: Place) -> str:
 
 
 def _made(connection: sqlite3.Connection, place: Place) -> None:
-    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
-    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
-    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-    if (application, tables) == (0, 0):
+    if not _check_ours(connection, place, _tables(connection)):
         for statement in _TABLES.split(";\n"):
             connection.execute(statement)
         connection.execute("INSERT INTO file(id, last) VALUES(?, 0)", (os.urandom(8).hex(),))
         connection.execute(f"PRAGMA application_id={APPLICATION}")
         connection.execute(f"PRAGMA user_version={VERSION}")
-    elif application != APPLICATION:
-        raise BrokerError(f"{place.address} is another program's SQLite database")
-    elif version != VERSION:
-        raise BrokerError(f"{place.address} has tables of version {version}, this sqspipes knows {VERSION}")
     connection.execute(_TAGS)
+
+
+def _tables(connection: sqlite3.Connection) -> int:
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    return int(tables)
+
+
+def _check_ours(connection: sqlite3.Connection, place: Place, tables: int) -> bool:
+    """Say whether the database has our tables; False when it has none, and an error when it has others."""
+    ((application,),) = connection.execute("PRAGMA application_id").fetchall()
+    ((version,),) = connection.execute("PRAGMA user_version").fetchall()
+    if (application, tables) == (0, 0):
+        return False
+    if application != APPLICATION:
+        raise ForeignFileError(f"{place.address} is another program's SQLite database")
+    if version != VERSION:
+        raise BrokerError(f"{place.address} has tables of version {version}, this sqspipes knows {VERSION}")
+    return True

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from sqspipes.brokers._sqlite_errors import translated
-from sqspipes.brokers._sqlite_schema import open_database
+from sqspipes.brokers._sqlite_errors import lacks_room, translated
+from sqspipes.brokers._sqlite_schema import ForeignFileError, check_file, open_database
 from sqspipes.brokers._sqlite_transaction import Transaction
 from sqspipes.brokers._sqlite_turnstile import Turnstile
 from sqspipes.brokers._sqlite_url import Place
@@ -76,15 +76,21 @@ class Store:
         self._together: list[_Request] = []  # what is in its transaction
         self._begun = False  # there is a transaction; once there is none any more, it was committed
         self._closed = False
+        self._path = place.path
         try:
+            check_file(place)
             self._turnstile = Turnstile(None if place.path is None else os.path.realpath(place.path))
         except OSError as error:
             raise BrokerError(f"{place.address}: {error}") from error
         try:
             self._turnstile.enter()
             self._database, self._file = open_database(place)
+            self._identity = self._identified()
+            self._turnstile.match()
             self._turnstile.leave()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ForeignFileError):
+                self._turnstile.remove()
             self._turnstile.close()
             raise
 
@@ -174,7 +180,7 @@ class Store:
         self._serve(batch)
         self._settle()
 
-    def _serve(self, batch: list[_Request]) -> None:
+    def _serve(self, batch: list[_Request], room: bool = True) -> None:
         """Run requests in one transaction; after an error each by itself, as one of them is to blame."""
         try:
             self._check_open()
@@ -182,11 +188,14 @@ class Store:
         except Exception as error:
             self._end()
             left = [request for request in batch if not request.done]
+            if room and isinstance(error, sqlite3.Error) and lacks_room(error) and self._made_room():
+                self._serve(left, room=False)
+                return
             if len(left) == 1 or isinstance(error, BrokerError):
                 _refuse(left, self._told(error))
                 return
             for request in left:
-                self._serve([request])
+                self._serve([request], room=False)
             if not (isinstance(error, sqlite3.Error) or any(request.error for request in left)):
                 raise  # It came from outside: a signal's handler raised it.
 
@@ -211,6 +220,17 @@ class Store:
         self._end()
         if transaction.rung:
             self._ring(transaction.rung)
+
+    def _made_room(self) -> bool:
+        """Bring the log into the file, if that has the room, so that the log's own room can be used again."""
+        try:
+            self._turnstile.enter()
+            ((busy, _, _),) = self._database.execute("PRAGMA wal_checkpoint(RESTART)").fetchall()
+        except (sqlite3.Error, BrokerUnavailableError):
+            return False
+        finally:
+            self._turnstile.leave()
+        return not busy
 
     def _end(self) -> None:
         """Leave the transaction: what was committed is done, anything else is undone. Twice is no error."""
@@ -284,6 +304,21 @@ class Store:
     def _check_open(self) -> None:
         if self._closed:
             raise BrokerClosedError(f"{self._address} was closed")
+        if self._path is not None and self._identified() != self._identity:
+            raise BrokerError(
+                f"{self._address} was deleted, moved or replaced while it was open: what was in it is no longer "
+                "reached by this name, and nothing more is done here until the client is made anew"
+            )
+
+    def _identified(self) -> tuple[int, int] | None:
+        """Say which file the path leads to."""
+        if self._path is None:
+            return None
+        try:
+            found = os.stat(self._path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino
 
 
 def _refuse(batch: list[_Request], error: Exception) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
+from contextlib import suppress
 
 from sqspipes import clocks
 from sqspipes.errors import BrokerUnavailableError
@@ -34,13 +36,42 @@ class Turnstile:
         self._path = path
         self._turn = self._main = -1
         self._inside = False
+        self._made: list[str] = []
         if path is not None and sys.platform != "win32":
-            self._turn = os.open(f"{path}-turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                self._main = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._turn = self._opened(f"{path}-turn")
+                self._main = self._opened(f"{path}-lock")
+                self.match()
             except BaseException:
                 self.close()
                 raise
+
+    def _opened(self, path: str) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        with suppress(FileExistsError):
+            descriptor = os.open(path, flags | os.O_EXCL, 0o666)
+            self._made.append(path)
+            return descriptor
+        return os.open(path, flags, 0o666)
+
+    def match(self) -> None:
+        """Give the lock files the rights of the database, once there is one: who may not use it holds up nobody."""
+        if sys.platform == "win32" or self._path is None or not os.path.exists(self._path):
+            return
+        database = os.stat(self._path)
+        mode = stat.S_IMODE(database.st_mode) & 0o666
+        for descriptor in (self._turn, self._main):
+            found = os.fstat(descriptor)
+            if os.geteuid() == 0 and (found.st_uid, found.st_gid) != (database.st_uid, database.st_gid):
+                os.fchown(descriptor, database.st_uid, database.st_gid)
+            if stat.S_IMODE(found.st_mode) != mode and os.geteuid() in (0, found.st_uid):
+                os.fchmod(descriptor, mode)
+
+    def remove(self) -> None:
+        """Delete the lock files that were made here: the database is another program's."""
+        for path in self._made:
+            with suppress(OSError):
+                os.remove(path)
 
     def enter(self) -> None:
         """Be alone in the file, among all processes and brokers, until ``leave``; waits for a bounded time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 from sqspipes.errors import OptionError
 from sqspipes.urls import no_option, shown, split_or_none, without_password
@@ -33,7 +33,7 @@ class Place:
     @property
     def address(self) -> str:
         """The URL without options."""
-        return "memory://" if self.path is None else f"sqlite:///{quote(self.path)}"
+        return "memory://" if self.path is None else f"sqlite:///{quote(os.fsencode(self.path))}"
 
 
 def parse(url: str) -> Place:
@@ -45,9 +45,16 @@ def parse(url: str) -> Place:
         if url != "memory://":
             raise OptionError(f"broker is {shown(url)!r}: a memory:// URL takes no name, path or option")
         return Place(None)
-    if parts.scheme != "sqlite" or parts.netloc or parts.fragment:
+    # Python drops line ends and tabs from a URL, and another file would be opened.
+    plain = not any(character < " " or character == "\x7f" for character in url)
+    if parts.scheme != "sqlite" or not plain or parts.fragment or url.endswith("#"):
         raise OptionError(f"broker is {shown(url)!r}: {_FORMS}")
-    return Place(_checked_path(url, unquote(parts.path)[1:]), _checked_query(url, parts.query))
+    if not url[len("sqlite:") :].startswith("///"):
+        meant = f"sqlite:///{parts.netloc}{parts.path}"
+        hint = f", {shown(meant)} for this one" if meant != "sqlite:///" and "@" not in url else ""
+        raise OptionError(f"broker is {shown(url)!r}: three slashes come before a path: {_FORMS}{hint}")
+    path = os.fsdecode(unquote_to_bytes(parts.path))[1:]
+    return Place(_checked_path(url, path), _checked_query(url, parts.query))
 
 
 def _checked_path(url: str, path: str) -> str:
@@ -57,18 +64,20 @@ def _checked_path(url: str, path: str) -> str:
         raise OptionError(
             f"broker is {shown(url)!r}: the path is {path!r}, use memory:// for queues in memory"
         )
-    path = os.path.abspath(path)
+    told = without_password(path)
     if os.path.isdir(path):
+        raise OptionError(f"broker is {shown(url)!r}: the path {told!r} is a directory, allowed is a file")
+    folder, name = os.path.split(path)
+    if not os.path.isdir(folder or "."):
+        missing = without_password(os.path.abspath(folder))
         raise OptionError(
-            f"broker is {shown(url)!r}: the path {without_password(path)!r} is a directory, allowed is a file"
+            f"broker is {shown(url)!r}: there is no directory {missing!r}, allowed is a file in one that exists"
         )
-    folder = os.path.dirname(path)
-    if not os.path.isdir(folder):
-        folder = without_password(folder)
-        raise OptionError(
-            f"broker is {shown(url)!r}: there is no directory {folder!r}, allowed is a file in one that exists"
-        )
-    return path
+    if not name:
+        raise OptionError(f"broker is {shown(url)!r}: the path {told!r} is a directory's, allowed is a file")
+    # Beyond a link, ".." is not where the text says.
+    folder = os.path.realpath(folder) if ".." in folder.split("/") else os.path.abspath(folder)
+    return os.path.join(folder, name)
 
 
 def _checked_query(url: str, query: str) -> str:

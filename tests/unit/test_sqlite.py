@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
@@ -107,6 +108,24 @@ def test_url_of_an_odd_path_leads_to_the_same_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "path", ["a b.db", "%zz.db", "%FF.db", "a;b.db", "link/../c.db", "file:d.db", "./e.db"]
+)
+def test_url_opens_the_file_that_it_names_and_no_other(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("here", "there", "there/inside"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "here/link").symlink_to(tmp_path / "there/inside")
+    monkeypatch.chdir(tmp_path / "here")
+    broker = SqliteBroker(f"sqlite:///{path}")
+    monkeypatch.chdir(tmp_path)
+    broker.declare([QueueSpec("q")])
+    broker.close()
+    found = [os.path.realpath(file) for file in tmp_path.rglob("*.db*") if file.name.endswith(".db")]
+    assert found == [os.path.realpath(os.path.join(tmp_path, "here", os.fsdecode(unquote_to_bytes(path))))]
+
+
+@pytest.mark.parametrize(
     ("url", "named"),
     [
         ("sqlite://", "sqlite:///relative.db"),
@@ -116,6 +135,14 @@ def test_url_of_an_odd_path_leads_to_the_same_file(tmp_path: Path) -> None:
         ("sqlite:///pipe%00.db", "sqlite:///relative.db"),
         ("sqlite:///:memory:", "memory://"),
         ("sqlite:////", "is a directory"),
+        ("sqlite:pipe.db", "sqlite:///pipe.db for this one"),
+        ("sqlite:/tmp/pipe.db", "sqlite:////tmp/pipe.db for this one"),
+        ("sqlite://tmp/pipe.db", "sqlite:///tmp/pipe.db for this one"),
+        ("sqlite:///pi\tpe.db", "sqlite:///relative.db"),
+        ("sqlite:///pipe.db#", "sqlite:///relative.db"),
+        ("sqlite:///pipe.db/", "no directory"),
+        ("sqlite:///tests/pipe.db/", "no directory"),
+        ("sqlite:///.", "is a directory"),
         ("sqlite:////no/such/place/pipe.db", "no directory '/no/such/place'"),
         ("sqlite:///pipe.db?synchronous=OFF", "synchronous is 'OFF', allowed are FULL and NORMAL"),
         ("sqlite:///pipe.db?timeout=3", "no option 'timeout', allowed is synchronous"),
