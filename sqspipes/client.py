@@ -6,7 +6,6 @@ import math
 import os
 import threading
 import uuid
-import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
@@ -32,6 +31,7 @@ from sqspipes.runner import calls, word
 from sqspipes.runner.entries import message_entry
 from sqspipes.runner.held import Origin
 from sqspipes.runner.iteration import Results
+from sqspipes.runner.living import Living
 from sqspipes.runner.plan import RunPlan, Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
@@ -137,7 +137,7 @@ class TaskClient:
         self._defaults = {key: INHERITED[key](key, value) for key, value in given.items()}
         self._lock = threading.RLock()
         self._declared: dict[str, int] = {}  # queues that were seen, with the largest body that each takes
-        self._runs: weakref.WeakSet[Run | Fleet] = weakref.WeakSet()
+        self._runs: Living[Run | Fleet] = Living()
         self._pid = os.getpid()
         account: dict[str, Any] = {
             "aws_key": aws_key,
@@ -431,11 +431,11 @@ class TaskClient:
     @property
     def is_running(self) -> bool:
         """Whether a run of this client goes on, in this process."""
-        return any(run.live for run in list(self._runs))
+        return any(run.live for run in self._runs)
 
     def stop(self) -> None:
         """Ask all runs of this client to stop in good order; returns at once, from a task too."""
-        for run in list(self._runs):
+        for run in self._runs:
             if run.live:
                 run.stop()
 
@@ -520,7 +520,7 @@ class TaskClient:
     def __setstate__(self, state: dict[str, Any]) -> None:
         url = state.pop("url")
         vars(self).update({"_declared": {}, "_owns_broker": True, **state})
-        self._lock, self._runs, self._pid = threading.RLock(), weakref.WeakSet(), os.getpid()
+        self._lock, self._runs, self._pid = threading.RLock(), Living(), os.getpid()
         self._broker = open_broker(url, **self._account)
 
     # The output
@@ -611,7 +611,7 @@ class TaskClient:
         self._declare(
             task for task in pipe.everything if there is None or not there.issuperset(_queues(task))
         )
-        runs = [run for run in list(self._runs) if isinstance(run, Run) and run.live]
+        runs = [run for run in self._runs if isinstance(run, Run) and run.live]
         return watching.look(self._broker, pipe.everything, runs, pipe.control_queue, there or ())
 
     def dead_letters(self, task: TaskName | None = None) -> DeadLetters:
@@ -702,7 +702,7 @@ class TaskClient:
 
     def close(self) -> None:
         """Stop what runs, in good order, and release connections and files."""
-        for run in list(self._runs):
+        for run in self._runs:
             if run.live:
                 run.stop()
                 run.join()

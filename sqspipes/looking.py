@@ -6,7 +6,7 @@ import math
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
@@ -15,6 +15,7 @@ from sqspipes.brokers.base import Answer, Broker, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError
 from sqspipes.message import Delivery
 from sqspipes.patience import DEFAULT_SECONDS, patiently
+from sqspipes.workers import Workers
 
 logger = lines.logger(__name__)
 
@@ -164,7 +165,7 @@ class Look:
                 for batch in batches:
                     self._give_back(batch)
             else:
-                with ThreadPoolExecutor(self._together, "sqspipes-letters") as pool:
+                with Workers(self._together, "sqspipes letters") as pool:
                     asked = [pool.submit(self._give_back, batch) for batch in batches]
                     try:
                         for one in asked:
@@ -204,7 +205,7 @@ class Look:
         """Yield answers in the order of their requests; while they are full, several requests are under way."""
         flying: deque[Future[list[Delivery]]] = deque()
         room, empty = 1, False
-        with ThreadPoolExecutor(self._together, "sqspipes-letters") as pool:
+        with Workers(self._together, "sqspipes letters") as pool:
             try:
                 while True:
                     while len(flying) < room and not empty and not self._is_over():

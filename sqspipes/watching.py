@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,6 +13,7 @@ from sqspipes.patience import patiently
 from sqspipes.runner import word
 from sqspipes.runner.run import Run
 from sqspipes.task import Task
+from sqspipes.workers import Workers
 
 #: Queues that are counted at once.
 MOST_TOGETHER = 16
@@ -93,8 +93,7 @@ def _counted(broker: Broker, queues: Sequence[str]) -> dict[str, Depth | QueueMi
     together = min(MOST_TOGETHER if broker.limits.requests_in_flight > 2 else 1, len(queues))
     if together < 2:
         return {queue: count(queue) for queue in queues}
-    with ThreadPoolExecutor(together, "sqspipes-status") as pool:
-        return dict(zip(queues, pool.map(count, queues), strict=True))
+    return dict(zip(queues, Workers(together, "sqspipes status").map(count, queues), strict=True))
 
 
 def _levels(

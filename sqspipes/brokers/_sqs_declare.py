@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from sqspipes.brokers import _sqs_queues as queues
 from sqspipes.brokers._sqs_addresses import Addresses
@@ -11,6 +10,7 @@ from sqspipes.brokers._sqs_calls import Calls
 from sqspipes.brokers._sqs_errors import RefusedError
 from sqspipes.brokers.base import MESSAGE_BYTES, QueueSpec
 from sqspipes.errors import CredentialsError, QueueMissingError
+from sqspipes.workers import Workers
 
 #: Requests under way at once while queues are declared.
 _TOGETHER = 8
@@ -82,5 +82,4 @@ def _each(declare: Callable[[QueueSpec], str], specs: Sequence[QueueSpec]) -> li
     """Call for each spec, several at once; the first error is raised."""
     if len(specs) < 2:
         return [declare(spec) for spec in specs]
-    with ThreadPoolExecutor(min(_TOGETHER, len(specs)), thread_name_prefix="sqspipes-declare") as pool:
-        return list(pool.map(declare, specs))
+    return Workers(min(_TOGETHER, len(specs)), "sqspipes declare").map(declare, specs)

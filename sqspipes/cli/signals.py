@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from types import FrameType
 
+from sqspipes.runner.signals import undo_in_forks
+
 #: Where there is none, as on Windows, nobody sends one.
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 
@@ -26,6 +28,13 @@ def leave_to_parent() -> None:
         signal.signal(_HANGUP, _ignore)  # not SIG_IGN: what tasks start would inherit that
 
 
+def _undo() -> None:
+    """In a process that a task forks, have these signals end it, as everywhere."""
+    for number in (signal.SIGTERM, _HANGUP):
+        if number is not None and signal.getsignal(number) in (_end, _hang_up, _ignore):
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     """End the command as if by itself: the terminal gets its cursor back."""
     raise SystemExit(128 + number)
@@ -39,3 +48,6 @@ def _hang_up(number: int, frame: FrameType | None) -> None:
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     """Go on."""
+
+
+undo_in_forks(_undo)

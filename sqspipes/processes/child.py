@@ -19,6 +19,7 @@ from sqspipes.processes.printed import Diverted
 from sqspipes.processes.tally import counts_of
 from sqspipes.runner import calls
 from sqspipes.runner.run import Run
+from sqspipes.runner.signals import undo_in_forks
 
 #: Ends a process that was asked for processes while it imported the main module: EX_CONFIG of sysexits.h.
 UNGUARDED = 78
@@ -109,10 +110,18 @@ class _Stops:
         self._word = word
         self._diverted = diverted
         self._fresh = [True]  # taken by whoever is first: a list's pop is one step for all threads
+        self._before = {number: signal.getsignal(number) for number in SIGNALS}
         signal.signal(signal.SIGTERM, self._terminated)
         signal.signal(signal.SIGINT, self._interrupted)  # not SIG_IGN: what tasks start would inherit that
+        undo_in_forks(self._undo)
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _undo(self) -> None:
+        """In a process that a task forks, do about signals what was done before: it is no part of the run."""
+        for number, handler in self._before.items():
+            if signal.getsignal(number) in (self._terminated, self._interrupted):
+                signal.signal(number, handler or signal.SIG_DFL)
 
     def listen(self) -> None:
         """Do what the parent says and answer it, in a thread of its own; when it is gone, stop."""

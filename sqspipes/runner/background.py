@@ -55,7 +55,12 @@ class Background(ABC):
         return self.summary
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait for the end, whatever it is; False if the run is not over after ``timeout`` seconds."""
+        """Wait for the end, whatever it is; False if the run is not over after ``timeout`` seconds.
+
+        A child of a fork has no part in the run, and waits for nothing.
+        """
+        if not self.is_here:
+            return True
         seconds = math.inf if timeout is None else checked_timeout("timeout", max(timeout, 0.0))
         deadline = clocks.monotonic() + seconds
         while not self._over.wait(min(SIGNAL_SECONDS, max(0.0, deadline - clocks.monotonic()))):
@@ -72,15 +77,20 @@ class Background(ABC):
 
     def stop(self) -> None:
         """Ask the run to stop in good order; returns at once, from any thread, a task's too."""
-        self._ask("stop")
+        self._tell("stop")
 
     def signal(self) -> None:
         """Ask the run to stop as SIGTERM does: open polls are let end. A second call waits for nothing."""
-        self._ask("signal")
+        self._tell("signal")
 
     def interrupt(self) -> None:
         """Ask the run to stop as SIGINT does: open polls are cut."""
-        self._ask("interrupt")
+        self._tell("interrupt")
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the run is this process's; in a forked child it is the parent's alone."""
+        return self._pid == os.getpid()
 
     @property
     def over(self) -> bool:
@@ -90,7 +100,11 @@ class Background(ABC):
     @property
     def live(self) -> bool:
         """Whether the run goes on, in this process."""
-        return self._thread.ident is not None and not self._over.is_set() and self._pid == os.getpid()
+        return self._thread.ident is not None and not self._over.is_set() and self.is_here
+
+    def _tell(self, what: str) -> None:
+        if self.is_here:
+            self._ask(what)
 
     def _begin(self) -> None:
         atexit.register(self._leave)

@@ -64,6 +64,9 @@ class Results(Iterator[Any]):
             self._run.wait()
 
     def _finish(self, *, settle: bool) -> None:
+        if not self._run.is_here:
+            self._dropped.detach()
+            return
         if settle:
             self._stream.settle()
         self._dropped.detach()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqspipes.runner.loop import awaited, end_tasks
+from sqspipes.workers import Workers
 
 
 class OwnLoop:
@@ -20,9 +20,9 @@ class OwnLoop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._beside: ThreadPoolExecutor | None = None
+        self._beside: Workers | None = None
         if asyncio._get_running_loop() is not None:
-            self._beside = ThreadPoolExecutor(1, "sqspipes loop")
+            self._beside = Workers(1, "sqspipes loop")
 
     def result(self, made: Any) -> Any:
         """Return what something to be awaited gives, or a plain generator of what an async one yields."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
@@ -74,8 +75,49 @@ class Signals:
     def _pass_on(self, number: int) -> None:
         """Do what was done before: this handler outlived its run, as its results were dropped in another thread."""
         *_, last = self._chain(number)
-        signal.signal(number, last._outer(number))
+        signal.signal(number, last._outer(number) or signal.SIG_DFL)
         signal.raise_signal(number)
+
+
+def _undo() -> None:
+    """In a forked child, do about signals what was done before the runs: they are the parent's."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handler = signal.getsignal(number)
+        if isinstance(handler, Signals):
+            *_, last = handler._chain(number)
+            signal.signal(number, last._outer(number) or signal.SIG_DFL)
+
+
+_undone: list[Callable[[], None]] = [_undo]
+_masks: dict[int, set[int | signal.Signals]] = {}
+
+
+def undo_in_forks(undo: Callable[[], None]) -> None:
+    """Have a forked child call something before any signal reaches it."""
+    _undone.append(undo)
+
+
+def _before_fork() -> None:
+    # CPython forgets a signal that comes in the first moment of a child, if there is a handler for it.
+    _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+
+
+def _after_fork() -> None:
+    mask = _masks.pop(threading.get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _in_child() -> None:
+    try:
+        for undo in _undone:
+            undo()
+    finally:
+        _after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 
 
 @contextmanager

@@ -1,0 +1,81 @@
+"""Workers: a few threads that do what is given to them, also after the main thread has ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, TypeVar
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A pool of threads.
+
+    That of ``concurrent.futures`` takes nothing any more once the main thread has ended, though the process goes on
+    as long as other threads do.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Have a thread do something; the future tells what came of it."""
+        future: Future[Result] = Future()
+        self._work.put((future, lambda: work(*arguments)))
+        if len(self._threads) < self._most:
+            name = f"{self._name} {len(self._threads) + 1}"
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return future
+
+    def map(self, work: Callable[[Given], Result], given: Iterable[Given]) -> list[Result]:
+        """Do something for each, several at once; the first error is raised once all are over."""
+        futures = [self.submit(work, one) for one in given]
+        self.shutdown()
+        return [future.result() for future in futures]
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the threads when all is done, or what was begun."""
+        while cancel_futures:
+            try:
+                begun = self._work.get_nowait()
+            except Empty:
+                break
+            if begun is not None:
+                begun[0].cancel()
+        for _ in self._threads:
+            self._work.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+    def _run(self) -> None:
+        while (begun := self._work.get()) is not None:
+            future, work = begun
+            del begun
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = work()
+                except BaseException as error:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            del future, work
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown()
