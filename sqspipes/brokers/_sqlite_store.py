@@ -259,10 +259,11 @@ class Store:
 
     def _hand_on(self) -> None:
         # Requests that came while the connection was taken: one of their callers has to take it.
-        for request in self._pending.copy():
-            if not request.done:
-                request.wake()
-                return
+        if self._pending:
+            for request in self._pending.copy():
+                if not request.done:
+                    request.wake()
+                    return
 
     def _recover(self) -> None:
         """After an exception, wherever it came: end what this thread had under way, and let others go on."""

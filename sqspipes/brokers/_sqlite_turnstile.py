@@ -35,7 +35,7 @@ class Turnstile:
     def __init__(self, path: str | None) -> None:
         self._path = path
         self._turn = self._main = -1
-        self._inside = False
+        self._inside = self._waits = False
         self._made: list[str] = []
         if path is not None and sys.platform != "win32":
             try:
@@ -76,16 +76,23 @@ class Turnstile:
     def enter(self) -> None:
         """Be alone in the file, among all processes and brokers, until ``leave``; waits for a bounded time."""
         if sys.platform != "win32" and self._main >= 0:
-            self._inside = True
-            deadline = clocks.monotonic() + LONGEST_TURN
-            self._take(self._turn, "turn", deadline)
-            self._take(self._main, "lock", deadline)
+            self._inside = self._waits = True
+            try:
+                fcntl.flock(self._turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._main, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                deadline = clocks.monotonic() + LONGEST_TURN
+                self._take(self._turn, "turn", deadline)
+                self._take(self._main, "lock", deadline)
             fcntl.flock(self._turn, fcntl.LOCK_UN)
+            self._waits = False
 
     def leave(self) -> None:
         """Let the next one in; also after an ``enter`` that failed, and twice is no error."""
         if sys.platform != "win32" and self._inside:
-            fcntl.flock(self._turn, fcntl.LOCK_UN)
+            if self._waits:
+                fcntl.flock(self._turn, fcntl.LOCK_UN)
+                self._waits = False
             fcntl.flock(self._main, fcntl.LOCK_UN)
             self._inside = False
 
