@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sqspipes import Output, Reject, RunError, TaskClient
 from tests.conftest import BrokerArguments
-from tests.integration.worlds import FORGOTTEN, Clock, dying, foreign, move_letters
+from tests.integration.worlds import FORGOTTEN, LEASE, OVER, Clock, dying, foreign, move_letters
 
 _worlds = itertools.count(1)
 
@@ -26,7 +26,7 @@ groups = st.sampled_from([None, "x", "g"])
 levels = st.integers(0, 1)
 puts = st.tuples(st.just("put"), kinds, st.sampled_from([None, "x", "y"]), groups, levels)
 foreigners = st.tuples(st.just("foreign"), kinds, st.booleans(), groups, levels)
-ends = st.tuples(st.just("end"), st.sampled_from(["first", "middle"]), st.sampled_from([6.0, FORGOTTEN]))
+ends = st.tuples(st.just("end"), st.sampled_from(["first", "middle"]), st.sampled_from([OVER, FORGOTTEN]))
 waits = st.tuples(st.just("wait"), st.sampled_from([1.0, 150.0, FORGOTTEN]))
 others = st.sampled_from([("run", None), ("run", "first"), ("redrive",), ("move",), ("mend",)])
 lives = st.lists(puts | puts | foreigners | others | ends | waits, min_size=1, max_size=12)
@@ -38,7 +38,7 @@ class World:
     def __init__(self, broker: str, *, batch: bool = False, **options: Any) -> None:
         self.clock = Clock()
         self.broker = dying(broker, self.clock)
-        self.client = TaskClient(f"w{next(_worlds)}", broker=self.broker, lease=5, retries=0, **options)
+        self.client = TaskClient(f"w{next(_worlds)}", broker=self.broker, lease=LEASE, retries=0, **options)
         self.arrived: list[Any] = []
         middle = {"method": many, "batch": 3, "batch_wait": 0.0} if batch else {"method": one}
         tasks: list[Any] = [

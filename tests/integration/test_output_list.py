@@ -13,7 +13,7 @@ import redis
 from sqspipes import OptionError, Output, Pipeline, RunError, TaskClient
 from tests.integration.shell import Shell
 from tests.integration.support import piped, run_until
-from tests.integration.worlds import Clock, dying
+from tests.integration.worlds import LEASE, OVER, Clock, dying
 from tests.valkey import Valkey
 
 DOUBLER = """
@@ -74,13 +74,13 @@ def test_hand_off_that_is_repeated_pushes_once(
     broker = dying(on_redis["broker"], clock)
     with (
         contextlib.closing(broker),
-        piped(domain, {"broker": broker}, double, output=f"rpush@{words}") as client,
+        piped(domain, {"broker": broker, "lease": LEASE}, double, output=f"rpush@{words}") as client,
     ):
         client.put(1)
         broker.dies_for = client.tasks[0].queue(0)
         with pytest.raises(RunError):
             client.run(drain=True)
-        clock.now += 6  # its lease is over
+        clock.now += OVER  # its lease is over
         assert client.run(drain=True).done == 1
     assert [value["twice"] for value in pushed(direct, words)] == [2]
 

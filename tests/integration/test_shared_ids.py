@@ -14,7 +14,7 @@ from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker
 from tests.conftest import BrokerArguments
 from tests.integration.support import Seen, dead, piped, until
-from tests.integration.worlds import FORGOTTEN, Clock, dying, foreign, move_letters
+from tests.integration.worlds import FORGOTTEN, LEASE, OVER, Clock, dying, foreign, move_letters
 
 
 def opened(arguments: dict[str, Any]) -> contextlib.closing[Broker]:
@@ -220,7 +220,7 @@ def test_id_that_is_put_again_after_its_five_minutes_is_a_new_message(
             raise Reject("no")
         return value
 
-    with piped(domain, {"broker": broker}, work, seen.take) as client:
+    with piped(domain, {"broker": broker, "lease": LEASE}, work, seen.take) as client:
         client.put("good 1", id="x")
         client.put("bad 1", id="y")
         clock.now += 200
@@ -242,7 +242,7 @@ def test_output_with_an_id_that_is_given_again_after_six_minutes_is_a_new_messag
         calls.take(value)
         return Output(len(calls.values), id="k", group="g")
 
-    with piped(domain, {"broker": broker}, first, same, seen.take) as client:
+    with piped(domain, {"broker": broker, "lease": LEASE}, first, same, seen.take) as client:
         client.put("a")
         broker.dies_for = client.tasks[0].queue(0)
         with pytest.raises(RunError):
@@ -262,12 +262,12 @@ def test_message_that_runs_again_hands_on_once(domain: str, clock_and_broker: An
         yield dict(pairs if len(calls.values) == 1 else reversed(pairs))
         yield {"c": value}
 
-    with piped(domain, {"broker": broker}, first, seen.take) as client:
+    with piped(domain, {"broker": broker, "lease": LEASE}, first, seen.take) as client:
         client.put(1)
         broker.dies_for = client.tasks[0].queue(0)
         with pytest.raises(RunError):
             client.run("first", drain=True)
-        clock.now += 6
+        clock.now += OVER
         client.run(drain=True)
     assert (len(calls.values), len(seen.values)) == (2, 2)
 
@@ -284,7 +284,7 @@ def test_redriven_message_repeats_what_it_handed_on_before_it_died(
             raise Reject("half-way")
         yield f"{value} ended"
 
-    with piped(domain, {"broker": broker}, first, seen.take) as client:
+    with piped(domain, {"broker": broker, "lease": LEASE}, first, seen.take) as client:
         client.put("a", id="x")
         for _ in range(3):
             client.run(drain=True)
@@ -309,7 +309,7 @@ def test_outputs_of_a_redriven_message_are_messages_of_their_own(domain: str, cl
             raise Reject("no")
         return value
 
-    with piped(domain, {"broker": broker}, first, second, seen.take) as client:
+    with piped(domain, {"broker": broker, "lease": LEASE}, first, second, seen.take) as client:
         client.put("a")
         for _ in range(3):
             client.run(drain=True)

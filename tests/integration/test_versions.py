@@ -20,7 +20,7 @@ import pytest
 from sqspipes import Reject, RunError, TaskClient
 from tests.conftest import BrokerArguments
 from tests.integration.support import ROOT, Seen, piped
-from tests.integration.worlds import Clock, dying
+from tests.integration.worlds import LEASE, Clock, dying
 
 #: The last version that derived its ids from the bodies of messages.
 OLDER = "cd641bc"
@@ -182,14 +182,16 @@ def test_what_was_under_way_in_this_version_comes_twice_at_most_from_the_older_o
     older: Older, arguments: dict[str, Any], domain: str
 ) -> None:
     clock = Clock()
-    clock.now = time.time() - 60.0  # its leases are over for the other
+    clock.now = time.time() - 2 * LEASE  # its leases are over for the other
 
     def first(value: str) -> Iterator[str]:
         yield from (f"{value}{part}" for part in "abc")
 
     with (
         contextlib.closing(dying(arguments["broker"], clock)) as broker,
-        piped(domain, {"broker": broker}, first, {"name": "second"}, {"name": "third"}) as client,
+        piped(
+            domain, {"broker": broker, "lease": LEASE}, first, {"name": "second"}, {"name": "third"}
+        ) as client,
     ):
         client.put("1", id="x")
         broker.dies_for = client.tasks[0].queue(0)

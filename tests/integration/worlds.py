@@ -18,6 +18,9 @@ from sqspipes.message import Delivery
 #: Seconds for which a queue knows an id, and some more.
 FORGOTTEN = 301.0
 
+#: Seconds of a lease that no crowded machine outlasts in a run, and after which it is over on the test's clock.
+LEASE, OVER = 60.0, 61.0
+
 _numbers = itertools.count(1)
 
 
