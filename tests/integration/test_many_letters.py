@@ -313,13 +313,16 @@ class Patient(SqliteBroker):
         return super().receive(queue, **options)
 
 
-def test_letters_that_die_again_meanwhile_are_left_for_another_time(domain: str) -> None:
+@pytest.mark.parametrize(
+    "bodies", [[body("a"), body("b"), '{"half":', '{"foreign": 1}'], [*map(body, "abcd")]]
+)
+def test_letters_that_die_again_meanwhile_are_left_for_another_time(bodies: list[str], domain: str) -> None:
     def fail(value: Any) -> None:
         raise ValueError(value)
 
     broker = Patient("memory://")
     with piped(domain, {"broker": broker}, {"method": fail, "name": "work"}, retries=0) as client:
-        bury(client, broker, [body("a"), body("b"), '{"half":', '{"foreign": 1}'])
+        bury(client, broker, bodies)
         with client.start():
             assert client.redrive() == 4
             assert broker.looks == 3  # what died again was looked at, and given back
