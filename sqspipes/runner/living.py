@@ -24,3 +24,6 @@ class Living(Generic[Run]):
             run = ref()
             if run is not None:
                 yield run
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -175,6 +175,7 @@ def test_runs_can_be_looked_at_while_one_is_made() -> None:
     assert list(living) == [*runs[:2], runs[2], runs[2]]
     del runs[1], found, run
     assert list(living) == [runs[0], runs[1], runs[1]]
+    assert (len(living), bool(Living())) == (3, False)
 
 
 def test_client_can_be_asked_while_other_threads_start_runs() -> None:
