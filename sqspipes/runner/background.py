@@ -77,15 +77,15 @@ class Background(ABC):
 
     def stop(self) -> None:
         """Ask the run to stop in good order; returns at once, from any thread, a task's too."""
-        self._tell("stop")
+        self._request("stop")
 
     def signal(self) -> None:
         """Ask the run to stop as SIGTERM does: open polls are let end. A second call waits for nothing."""
-        self._tell("signal")
+        self._request("signal")
 
     def interrupt(self) -> None:
         """Ask the run to stop as SIGINT does: open polls are cut."""
-        self._tell("interrupt")
+        self._request("interrupt")
 
     @property
     def is_here(self) -> bool:
@@ -102,7 +102,7 @@ class Background(ABC):
         """Whether the run goes on, in this process."""
         return self._thread.ident is not None and not self._over.is_set() and self.is_here
 
-    def _tell(self, what: str) -> None:
+    def _request(self, what: str) -> None:
         if self.is_here:
             self._ask(what)
 
