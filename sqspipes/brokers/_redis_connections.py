@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import socket
+import ssl
 import threading
 from collections import deque
 from typing import Any
@@ -13,10 +14,13 @@ from typing import Any
 from redis import exceptions
 from redis.connection import Connection, SSLConnection
 
-from sqspipes import clocks
+from sqspipes import clocks, lines
+from sqspipes.brokers._redis_errors import WrongFileError, refuses_writes
 from sqspipes.brokers._redis_scripts import Script
 from sqspipes.brokers._redis_url import Place
 from sqspipes.errors import BrokerClosedError, BrokerError
+
+_logger = lines.logger(__name__)
 
 #: ZMSCORE, and timeouts of BLPOP that are no whole seconds. Valkey says 7.2.
 OLDEST_SERVER = (6, 2)
@@ -51,15 +55,30 @@ class Connections:
         # A signal's handler may interrupt the very thread that has it.
         self._lock = threading.RLock()
         self._waiting: set[Any] = set()
-        self._closed = self._checked = False
+        self._closed = False
+        #: Whether the server was reached, and is one that will do.
+        self.known = False
+        #: What the server does when it is full, as far as it tells.
+        self.policy = ""
+        self._refusing = False
 
     def request(self, *command: Any) -> Any:
         """Return the server's answer to a command."""
         connection = self._taken()
         try:
+            if self._refusing:
+                # It answers questions all the same: a pipe that believed them would find it back again and again.
+                _answer(connection, ("DEL", f"{self._place.prefix}:probe"))
+                self._refusing = False
             answer = _answer(connection, command)
-        except exceptions.ResponseError:
-            self._give(connection)
+        except exceptions.ResponseError as error:
+            if refuses_writes(error):
+                # The name may lead to another server by now.
+                self._refusing = True
+                connection.disconnect()
+                self._drop_idle()
+            else:
+                self._give(connection)
             raise
         except exceptions.RedisError:
             self._drop_idle()
@@ -92,7 +111,8 @@ class Connections:
             # Some servers wait for ever when less than a millisecond is asked for.
             rung = _answer(connection, ("BLPOP", bell, f"{max(seconds, 0.002):.3f}")) is not None
             answered = True
-        except exceptions.RedisError:
+        except exceptions.RedisError as error:
+            self._refusing = self._refusing or refuses_writes(error)
             if self.interrupts == interrupts:
                 self._drop_idle()
                 raise
@@ -147,6 +167,8 @@ class Connections:
 
     def _connected(self) -> Any:
         place = self._place
+        if place.tls:
+            _check_files(place)
         kind: Any = SSLConnection if place.tls else Connection
         connection = kind(
             host=place.host,
@@ -161,20 +183,58 @@ class Connections:
             **({**_VERIFIED, **dict(place.files)} if place.tls else {}),
         )
         connection.connect()
-        if not self._checked:
-            self._check_version(connection)
-            self._checked = True
+        if not self.known:
+            try:
+                self._check_server(connection)
+            except BaseException:
+                connection.disconnect()
+                raise
+            self.known = True
         return connection
 
-    def _check_version(self, connection: Any) -> None:
+    def _check_server(self, connection: Any) -> None:
+        """Refuse a server that will not do, and warn of one that drops messages."""
         try:
-            text = _answer(connection, ("INFO", "server")).decode()
+            text = _answer(connection, ("INFO",)).decode()
         except exceptions.NoPermissionError:
             return  # Whoever keeps that secret knows the version.
-        found = re.search(r"redis_version:((\d+)\.(\d+)\S*)", text)
-        if found and (int(found[2]), int(found[3])) < OLDEST_SERVER:
-            connection.disconnect()
-            raise BrokerError(f"{self._place.address} is Redis {found[1]}: 6.2 or newer is needed, or Valkey")
+        told: dict[str, str] = dict(re.findall(r"^(\w+):(\S+)", text, re.MULTILINE))
+        address = self._place.address
+        if told.get("redis_mode") == "sentinel":
+            raise BrokerError(
+                f"{address} is a Sentinel, which is not supported: give the address of the primary"
+            )
+        version = told.get("redis_version", "")
+        found = re.match(r"(\d+)\.(\d+)", version)
+        if found and (int(found[1]), int(found[2])) < OLDEST_SERVER:
+            raise BrokerError(f"{address} is Redis {version}: 6.2 or newer is needed, or Valkey")
+        self.policy = told.get("maxmemory_policy", "")
+        if self.evicts:
+            _logger.warning("%s drops messages when it is full: %s", address, self.evicts)
+
+    @property
+    def evicts(self) -> str:
+        """How the server drops keys, in a sentence; nothing if it does not."""
+        if self.policy in ("", "noeviction"):
+            return ""
+        return f"its maxmemory-policy is {self.policy}, it has to be noeviction"
+
+
+def _check_files(place: Place) -> None:
+    """Name the file that is wrong, which the error of a connection does not."""
+    files = dict(place.files)
+    authorities, certificate = files.get("ssl_ca_certs"), files.get("ssl_certfile")
+    named, context = "ssl_ca_certs", ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if authorities is not None:
+            context.load_verify_locations(authorities)
+        if certificate is not None:
+            named = " and ".join(name for name in ("ssl_certfile", "ssl_keyfile") if name in files)
+            # Without a password Python would ask for one at the terminal.
+            context.load_cert_chain(certificate, files.get("ssl_keyfile"), password="")
+    except OSError as error:
+        what = ", ".join(f"{name} {files[name]!r}" for name in named.split(" and "))
+        raise WrongFileError(f"{what} cannot be used: {error.strerror or error}") from error
 
 
 def _answer(connection: Any, command: tuple[Any, ...]) -> Any:

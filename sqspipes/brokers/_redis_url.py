@@ -69,6 +69,8 @@ def parse(url: str) -> Place:
         raise OptionError(f"broker is {shown(url)!r}: {_FORM}")
     tls = parts.scheme == "rediss"
     options = _checked_query(url, parts.query, ("prefix", *_FILES) if tls else ("prefix",))
+    if "ssl_keyfile" in options and "ssl_certfile" not in options:
+        raise OptionError(f"broker is {shown(url)!r}: ssl_keyfile is given without ssl_certfile")
     return Place(
         host=parts.hostname,
         port=6379 if parts.port is None else parts.port,

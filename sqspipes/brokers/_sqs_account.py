@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import ssl
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +17,7 @@ from botocore.utils import get_environ_proxies
 
 from sqspipes.brokers._sqs_credentials import Credentials
 from sqspipes.brokers._sqs_errors import translated, unfetched
-from sqspipes.errors import CredentialsError, OptionError
+from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError, OptionError
 from sqspipes.urls import shown, split_or_none
 
 #: Seconds for a connection to be made, and for an answer. A poll is answered within 20.
@@ -107,9 +109,12 @@ class Access:
             failure = OptionError(f"endpoint_url is {_shown(endpoint_url)}, region {region!r}: {text}")
         except BotoCoreError as error:
             raise _explained(error) from error
+        except OSError as error:
+            raise BrokerUnavailableError(f"connect: {error}") from error
         else:
             _check_endpoint(client.meta.endpoint_url)
             _check_proxies(client)
+            _check_bundle(client)
             return client
         raise failure  # Here, as the other error shows the URL as it is.
 
@@ -123,6 +128,21 @@ def _check_endpoint(url: str) -> None:
     if split_or_none(url) is None or "@" in url or "?" in url or "#" in url:
         allowed = "allowed is http or https with host, port and path, without user, password and query"
         raise OptionError(f"endpoint_url is {_shown(url)}: {allowed}")
+
+
+def _check_bundle(client: Any) -> None:
+    """Name a file of certificates that cannot be used; the error of a connection does not."""
+    verify = getattr(client._endpoint.http_session, "_verify", None)
+    if not isinstance(verify, str) or not client.meta.endpoint_url.startswith("https:"):
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(verify)
+    except OSError as error:
+        text = f"the CA bundle {verify!r} cannot be used: {error.strerror or error}"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise BrokerUnavailableError(text) from error
+        where = "Look at AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and ca_bundle of the profile"
+        raise BrokerError(f"{text}. {where}") from error
 
 
 def _check_proxies(client: Any) -> None:

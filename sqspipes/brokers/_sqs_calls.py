@@ -54,6 +54,7 @@ class Calls:
         except (BotoCoreError, ClientError, ResponseParserError) as error:
             failure = self._translated(error, clients, action, queue)
         else:
+            clients.answered.set()
             quota.answered()
             return answer
         # Not where the other error is at hand: a traceback shows that one too, and it may hold a secret.
@@ -72,6 +73,7 @@ class Calls:
                     raise PollCutError(f"ReceiveMessage on {queue} was interrupted") from error
                 failure = self._translated(error, clients, "ReceiveMessage", queue)
             else:
+                clients.answered.set()
                 quota.answered()
                 return answer
         raise failure
@@ -116,7 +118,10 @@ class Calls:
             return BrokerClosedError("the broker was closed")
         if throttles(error):
             clients.quotas[action, queue].throttled()
-        found = translated(error, action, queue, refreshable=clients.credentials.refreshable)
+        known, refreshable = clients.answered.is_set(), clients.credentials.refreshable
+        found = translated(error, action, queue, refreshable=refreshable, known=known)
+        if isinstance(error, ClientError):
+            clients.answered.set()
         if not tells_a_secret(error):
             found.__cause__ = error
         return found
@@ -138,6 +143,8 @@ class _Clients:
     clock: Clock
     lean: Lean | None = None
     receiver: Any = None
+    #: Whether the server ever answered.
+    answered: threading.Event = field(default_factory=threading.Event)
     quotas: defaultdict[tuple[str, str], Quota] = field(default_factory=lambda: defaultdict(Quota))
 
     def call(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import re
-from collections.abc import Mapping
+import ssl
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from botocore.exceptions import (
@@ -17,6 +19,7 @@ from botocore.exceptions import (
     NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSLError,
     SSOError,
     TokenRetrievalError,
     UnauthorizedSSOTokenError,
@@ -156,17 +159,57 @@ class RefusedError(BrokerError):
         self.code = code
 
 
-def translated(error: Exception, action: str, queue: str, *, refreshable: bool = False) -> BrokerError:
-    """Return our error for one of botocore's; ``refreshable``: expired credentials will be replaced."""
+def translated(
+    error: Exception, action: str, queue: str, *, refreshable: bool = False, known: bool = True
+) -> BrokerError:
+    """Return our error for one of botocore's.
+
+    ``refreshable``: expired credentials will be replaced; ``known``: the server answered before, with these settings.
+    """
     where = f"{action} on {queue}" if queue else action
+    wrong = _wrong_protocol(error)
+    if wrong:
+        text = without_secrets(f"{where}: {wrong}: {error}")
+        return (BrokerUnavailableError if known else BrokerError)(text)
     if isinstance(error, ClientError):
         return _of_code(error, action, queue, where, refreshable)
     text = without_secrets(f"{where}: {error}")
+    if any(isinstance(each, OSError) and each.errno in _FILES for each in _chain(error)):
+        return BrokerUnavailableError(f"{where}: this process has too many open files (ulimit -n): {error}")
     if isinstance(error, _NO_CREDENTIALS):
         return CredentialsError(text)
     if isinstance(error, _OUTAGE):
         return BrokerUnavailableError(text)
     return BrokerError(text)
+
+
+_FILES = (errno.EMFILE, errno.ENFILE)
+
+
+def _wrong_protocol(error: Exception) -> str:
+    """Return what is wrong with the endpoint, where no later request will be answered better."""
+    for each in _chain(error):
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return "the server's certificate is not trusted, see AWS_CA_BUNDLE"
+        if isinstance(each, ssl.SSLError) and each.reason in _PLAIN:
+            return "the server speaks no TLS: is its endpoint http:// in place of https://?"
+        if any(sign in str(each) for sign in _TLS):
+            return "the server wants TLS: is its endpoint https:// in place of http://?"
+    return "TLS failed" if isinstance(error, SSLError) else ""
+
+
+#: Why TLS fails when the server speaks something else, as OpenSSL says it.
+_PLAIN = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE")
+
+#: What a server that wants TLS says to a plain request: an alert as it is, or shown; or what proxies say.
+_TLS = ("\x15\x03", "\\x15\\x03", "plain HTTP request was sent to HTTPS", "HTTP request to an HTTPS server")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def unfetched(error: Exception, *, before: bool) -> BrokerError:

@@ -12,7 +12,7 @@ from redis import exceptions
 
 from sqspipes import clocks
 from sqspipes.brokers._redis_connections import Connections
-from sqspipes.brokers._redis_errors import translated
+from sqspipes.brokers._redis_errors import keys_gone, translated
 from sqspipes.brokers._redis_scripts import Scripts
 from sqspipes.brokers._redis_url import parse
 from sqspipes.brokers.base import (
@@ -109,6 +109,9 @@ class RedisBroker(Broker):
         while True:
             answer = self._run_on("receive", queue, count, int(lease * 1000), attempt)
             if isinstance(answer, list):
+                if None in answer:
+                    here = self._connections
+                    raise keys_gone(self._place.address, here.evicts, f"a body in {queue}")
                 return list(_deliveries(queue, answer))
             left = deadline - clocks.monotonic()
             if answer == 0:
@@ -203,13 +206,13 @@ class RedisBroker(Broker):
             rows = self._translated(lambda here: here.request("HMGET", self._queues, *queues))
             for queue, row in zip(queues, rows, strict=True):
                 if row is None:
-                    raise QueueMissingError(queue)
+                    raise self._missing(queue)
 
     def _run_on(self, script: str, queue: str, *arguments: Any) -> Any:
         """Run a script on a queue that has to be there."""
         answer = self._run(script, queue, *arguments)
         if answer is None:
-            raise QueueMissingError(queue)
+            raise self._missing(queue)
         return answer
 
     def _run(self, script: str, queue: str, *arguments: Any) -> Any:
@@ -223,7 +226,13 @@ class RedisBroker(Broker):
         except BrokerClosedError:
             raise
         except (exceptions.RedisError, OSError) as error:
-            raise translated(error, self._place.address) from error
+            here = self._connections
+            raise translated(error, self._place.address, known=here.known, evicts=here.evicts) from error
+
+    def _missing(self, queue: str) -> QueueMissingError:
+        evicts = self._connections.evicts
+        lost = f"it was not made, or the server dropped it: {evicts}" if evicts else ""
+        return QueueMissingError(queue, lost) if lost else QueueMissingError(queue)
 
 
 def _rows(specs: Sequence[QueueSpec]) -> Iterator[str | int]:
