@@ -124,7 +124,10 @@ _NAMED = re.compile(r"perform:? ((?!sqs:)[a-z0-9-]+:[A-Za-z]+)")
 _PASSING = (408, 425, 429)
 _GONE = {"ReceiptHandleIsInvalid", "MessageNotInflight"}
 
-_OTHER_KEYS = "Give other keys: aws_key= and aws_secret=, a profile with AWS_PROFILE, or session="
+_OTHER_KEYS = (
+    "Give other keys: aws_key= and aws_secret=, a profile with AWS_PROFILE, or session=. Keys that begin with ASIA "
+    "are temporary and need their session token: AWS_SESSION_TOKEN or session="
+)
 
 _NO_CREDENTIALS = (
     NoAuthTokenError,

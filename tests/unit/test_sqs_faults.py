@@ -98,6 +98,54 @@ def test_refused_request_is_told_by_its_code(
     assert isinstance(caught.value, BrokerUnavailableError) == (kind is BrokerUnavailableError)
 
 
+SEND, RECEIVE = "SendMessageBatch", "ReceiveMessage"
+DENIED = "User: x is not authorized to perform: {} on resource: arn:aws:kms:eu-west-1:1:key/k because x"
+
+
+@pytest.mark.parametrize(
+    ("action", "code", "text", "right"),
+    [
+        (SEND, "KMS.AccessDeniedException", "no", "kms:GenerateDataKey and kms:Decrypt"),
+        (SEND, "KmsAccessDenied", "no", "kms:GenerateDataKey and kms:Decrypt"),
+        (SEND, "AccessDenied", DENIED.format("kms:GenerateDataKey"), "kms:GenerateDataKey"),
+        (SEND, "KmsAccessDenied", DENIED.format("kms:Decrypt"), "kms:Decrypt"),
+        (RECEIVE, "KMS.AccessDeniedException", "no", "kms:Decrypt"),
+        (RECEIVE, "AccessDeniedException", DENIED.format("kms:Decrypt"), "kms:Decrypt"),
+    ],
+)
+def test_right_to_the_key_of_an_encrypted_queue_is_named(
+    broker: Broker, proxy: Proxy, domain: str, action: str, code: str, text: str, right: str
+) -> None:
+    (queue,) = made(broker, domain)
+    proxy.always(action, error(400, code, text))
+    with pytest.raises(
+        CredentialsError, match=f"no right to {right} with the key that encrypts {queue}"
+    ) as caught:
+        put(broker, queue, "a") if action == SEND else take(broker, queue)
+    assert "sqs:" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("KMS.ThrottlingException", BrokerUnavailableError),
+        ("KMS.InternalException", BrokerUnavailableError),
+        ("KmsThrottled", BrokerUnavailableError),
+        ("KMS.DisabledException", BrokerError),
+        ("KmsNotFound", BrokerError),
+    ],
+)
+def test_key_that_cannot_be_used_is_told_by_its_code(
+    broker: Broker, proxy: Proxy, domain: str, code: str, kind: type[BrokerError]
+) -> None:
+    (queue,) = made(broker, domain)
+    proxy.always(SEND, error(400, code))
+    with pytest.raises(kind) as caught:
+        put(broker, queue, "a")
+    assert isinstance(caught.value, BrokerUnavailableError) == (kind is BrokerUnavailableError)
+    assert ("the KMS key of the queue cannot be used" in str(caught.value)) == (kind is BrokerError)
+
+
 def test_signature_of_another_time_is_a_matter_of_the_clock(
     broker: Broker, proxy: Proxy, domain: str
 ) -> None:
@@ -118,6 +166,8 @@ def test_signature_of_another_time_is_a_matter_of_the_clock(
         ("RequestThrottled", "", True, Kind.AGAIN),
         ("KmsThrottled", "", True, Kind.AGAIN),
         ("KMS.ThrottlingException", "", True, Kind.AGAIN),
+        ("KMS.DisabledException", "", True, Kind.AGAIN),
+        ("KMS.AccessDeniedException", "kms:GenerateDataKey", True, Kind.AGAIN),
         ("AccessDenied", "", True, Kind.AGAIN),
     ],
 )

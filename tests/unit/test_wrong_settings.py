@@ -353,7 +353,6 @@ except BrokerUnavailableError as error:
 @pytest.mark.parametrize(
     ("url", "transport"),
     [
-        ("sqlite:///pipe.db", "lean"),
         ("redis://127.0.0.1:9", "lean"),
         *[("sqs://", each) for each in TRANSPORTS],
     ],
