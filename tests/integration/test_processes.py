@@ -388,6 +388,8 @@ def test_error_of_one_process_stops_all_and_is_raised(
     assert error.endswith(": ValueError: no luck")
     assert part == f"{error.split(':')[0]}: task"
     assert any("many.py" in line for line in cause)
+    assert f"{domain} ends: {error}" in running.log.splitlines()
+    assert f"{domain}: died, 0 calls done" in running.log
 
 
 def test_main_module_without_a_guard_is_an_error_that_says_so(
