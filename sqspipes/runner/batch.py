@@ -8,6 +8,7 @@ from typing import Any
 from sqspipes.results import BatchFailure
 from sqspipes.runner.calls import Plan, failed, hand_on, leave_alone, resolved
 from sqspipes.runner.executor import DONE, Ending, Outcome, Outlet
+from sqspipes.runner.forked import called
 from sqspipes.runner.held import Held
 from sqspipes.runner.settler import Abandoned
 
@@ -23,7 +24,7 @@ def perform_batch(plan: Plan, helds: Sequence[Held], outlet: Outlet) -> list[Out
     results: Sequence[Any]
     errors: dict[int, BaseException] = {}
     try:
-        made = plan.function([held.message.value for held in helds], *plan.task.args)
+        made = called(plan.function, [held.message.value for held in helds], *plan.task.args)
         results = _checked(plan, resolved(made, outlet), len(helds))
     except Abandoned:
         raise

@@ -17,6 +17,7 @@ from sqspipes.message import Death, Message, checked_name, content_of, output_id
 from sqspipes.results import Output, Reject, Retry, TaskCallback, ends_line
 from sqspipes.runner.entries import as_received
 from sqspipes.runner.executor import DONE, Emission, Ending, Outcome, Outlet
+from sqspipes.runner.forked import called
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 from sqspipes.step import Pending, StepCall
@@ -33,6 +34,9 @@ MOST_HOPS = 1_000
 
 #: Types of most results, none of which is to be awaited.
 _READY = PLAIN | CONTAINERS
+
+#: What no generator yields.
+_OVER = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Plan:
 
 def perform(plan: Plan, held: Held, outlet: Outlet) -> Outcome:
     """Call the function for one message and hand its outputs on."""
-    return conclude(plan, held, outlet, lambda: plan.function(held.message.value, *plan.task.args))
+    return conclude(plan, held, outlet, lambda: called(plan.function, held.message.value, *plan.task.args))
 
 
 def conclude(plan: Plan, held: Held, outlet: Outlet, result: Callable[[], Any]) -> Outcome:
@@ -186,7 +190,7 @@ def resolved(made: Any, outlet: Outlet) -> Any:
 def each(values: Iterator[Any], outlet: Outlet) -> Generator[Any, None, None]:
     """Yield what a generator yields, async parts run; when it is closed, the generator is."""
     try:
-        for value in values:
+        while (value := called(next, values, _OVER)) is not _OVER:
             if isinstance(value, AsyncGenerator):
                 yield from each(outlet.awaited(value), outlet)
             else:

@@ -20,6 +20,7 @@ from sqspipes.results import Output, Retry, TaskCallback, ends_line
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.executor import Engine, Outlet
+from sqspipes.runner.forked import called
 from sqspipes.runner.held import Origin
 from sqspipes.runner.overdue import Overdue
 from sqspipes.runner.run_loop import RunLoop
@@ -141,10 +142,12 @@ class Source:
 
     def _call(self) -> None:
         """Call a function source at each tick, until it is over."""
-        while self._wait_for_tick():
+        while True:
             try:
+                if not self._wait_for_tick():
+                    return
                 with _Running(self):
-                    made = self._plan.function(*self._plan.task.args)
+                    made = called(self._plan.function, *self._plan.task.args)
                     result = calls.resolved(made, self._engine)
                     self._emit(Origin(), result)
             except Abandoned:
@@ -175,7 +178,7 @@ class Source:
         while self._wait_for_tick():
             with _Running(self):
                 try:
-                    value = next(values)
+                    value = called(next, values)
                 except StopIteration:
                     return
                 origin = Origin()

@@ -99,6 +99,42 @@ def test_process_that_a_task_of_the_command_forks_can_be_terminated(late: bool, 
     assert "-15" in done.stdout.split() + done.stderr.split(), done.stderr[-2_000:]
 
 
+_COMES_BACK = """
+import os, sys
+from sqspipes import TaskClient
+def leave(value):
+    sys.stderr.flush()
+    HOW
+def function(value):
+    pid = os.fork()
+    if not pid:
+        return leave(value)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def generator(value):
+    yield function(value)
+def batch(values):
+    return [function(value) for value in values]
+def source():
+    yield function(1)
+def show(value):
+    os.write(1, b"%d\\n" % value)
+task = {"method": METHOD, "retries": 0, **({"batch": 1} if METHOD is batch else {})}
+client = TaskClient("forks", broker="memory://").register_tasks([task, {"name": "show", "method": show}])
+if METHOD is not source:
+    client.put(1)
+client.run(drain=True)
+"""
+
+
+@pytest.mark.parametrize("method", ["function", "generator", "batch", "source"])
+@pytest.mark.parametrize(
+    ("how", "code"), [("sys.exit(3)", "3"), ("raise ValueError", "1"), ("return value", "0")]
+)
+def test_process_that_a_task_forks_ends_where_it_comes_back(method: str, how: str, code: str) -> None:
+    program = _COMES_BACK.replace("HOW", how).replace("METHOD", method)
+    assert _said(program) == [code]
+
+
 _BLOCK = """
 import os, sys, threading
 from sqspipes import TaskClient

@@ -132,6 +132,28 @@ def test_interval_may_be_a_function(domain: str) -> None:
     assert calls.times[2] - begun < 0.6
 
 
+@pytest.mark.parametrize("generates", [False, True], ids=["function", "generator"])
+def test_interval_that_raises_is_a_failure_of_its_source(domain: str, generates: bool) -> None:
+    seen, asked = Seen(), itertools.count()
+
+    def interval() -> float:
+        if next(asked) % 2 == 0:
+            raise ValueError("provoked by the test")
+        return 0.01
+
+    def tick() -> str:
+        return "value"
+
+    def ticks() -> Iterator[str]:
+        while True:
+            yield "value"
+
+    source = {"name": "source", "method": ticks if generates else tick, "interval": interval, "backoff": 0.01}
+    client = piped(domain, {"broker": "memory://"}, source, seen.take)
+    with client.start("source"), client.start("take"):
+        seen.wait(2)
+
+
 def test_slow_source_runs_in_as_many_calls_as_it_has_workers(domain: str) -> None:
     lock, inside, most = threading.Lock(), [0], [0]
     together = threading.Barrier(3)
