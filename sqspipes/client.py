@@ -628,7 +628,8 @@ class TaskClient:
     ) -> int:
         """Send dead letters back to their old place, group and level, with fresh attempts; return how many.
 
-        All of a task, or of all tasks, or those with the given ids, until each is found. ``to`` names another task
+        All of a task, or of all tasks, or those with the given ids, until each is found, as often as it is named:
+        letters of several groups may share one. ``to`` names another task
         that gets them; letters of a task that is not registered any more go nowhere else.
         """
         wanted = _checked_ids(ids)
@@ -752,9 +753,9 @@ def _texts(option: str, given: Any) -> dict[str, str]:
     raise options.refuse(option, given, "a dict of texts")
 
 
-def _checked_ids(ids: Any) -> set[str] | None:
+def _checked_ids(ids: Any) -> list[str] | None:
     if ids is None:
         return None
     if isinstance(ids, Collection) and not isinstance(ids, str) and all(isinstance(id, str) for id in ids):
-        return set(ids)
+        return list(ids)
     raise options.refuse("ids", ids, "a list of ids")

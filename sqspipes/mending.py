@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -51,20 +52,23 @@ def _mend(
     ids: Collection[str] | None,
     mend: Callable[[Look, list[Found]], int],
 ) -> int:
-    """Mend letters, all of them, or some until each id is found. The others are held until the end."""
+    """Mend letters, all of them, or some until each id is found, as often as it is named.
+
+    The others are held until the end.
+    """
     if ids is not None and not ids:
         return 0
     look = Look(broker, task.dead_queue, endless=ids is None)
-    left, count = set(ids or ()), 0
+    left, count = Counter(ids or ()), 0  # an id may be that of several letters, and is then there as often
     try:
         for batch in look.batches():
             found = [read(task, delivery) for delivery in batch]
-            chosen = [one for one in found if ids is None or one.letter.id in ids]
-            left.difference_update(one.letter.id for one in chosen)
+            chosen = [one for one in found if ids is None or one.letter.id in left]
+            left.subtract(one.letter.id for one in chosen)
             count += mend(look, chosen) if chosen else 0
-            if ids is not None and not left:
+            if ids is not None and not +left:
                 break
-        missing = look.missing() if ids is None or left else ""
+        missing = look.missing() if ids is None or +left else ""
     finally:
         look.give_back()
     if missing:
@@ -136,10 +140,12 @@ class _Redrive:
         message, delivery = found.message, found.delivery
         if self.bare and delivery.sent > self.began:
             return True
-        key = derived(message.id, message.lane, message.priority)
-        again = message.redrives > self.sent.get(key, message.redrives)
+        # What older workers wrote tells no origin. Messages that share an id and a group are told apart by it.
+        alike = derived(message.id, message.lane, message.priority)
+        identity = message.identity if message.death is None else message.death.origin
+        again = message.redrives > self.sent.get(identity or alike, message.redrives)
         if not again:
-            self.sent[key] = message.redrives
+            self.sent.update({identity or alike: message.redrives, alike: message.redrives})
             self.bare |= message.raw is not None or message.id == delivery.id
         return again
 

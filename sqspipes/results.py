@@ -10,6 +10,7 @@ from sqspipes.errors import OptionError
 from sqspipes.message import checked_name
 from sqspipes.names import MOST_PRIORITIES
 from sqspipes.options import capped_seconds, checked_int
+from sqspipes.values import typename
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,11 @@ class Output:
     priority: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        if isinstance(self.value, Output | TaskCallback):
+            kind = typename(self.value)
+            raise OptionError(
+                f"Output: value is {kind}: allowed is a plain value; a TaskCallback may have an Output"
+            )
         if self.task is not None and not isinstance(self.task, str):
             raise OptionError(f"Output: task is {self.task!r}: allowed is a task's name")
         if self.task is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from itertools import chain
 from types import NoneType
@@ -141,7 +141,7 @@ def check_nothing_lazy(value: Any, what: str) -> None:
     level, seen = [value], 0
     while level and seen < MOST_PARTS:
         dicts = [part for part in level if isinstance(part, dict)]
-        lists = [part for part in level if isinstance(part, list | tuple)]
+        lists = [part for part in level if isinstance(part, list | tuple | set | frozenset | deque)]
         if len(dicts) + len(lists) < len(level):
             for part in level:
                 if type(part) not in PLAIN and is_lazy(part):

@@ -218,15 +218,10 @@ def _chosen(box: Box, ids: Sequence[str], all_: bool, error: str | None) -> Chos
     if ids:
         named = list(dict.fromkeys(letter.id for letter in box.named(ids)))
         return Chosen(named, len(named))
-    found: dict[str, None] = {}
-    count = 0
-    with box.listing() as letters:
-        for letter in letters:
-            if all_ or letter.error_type == error:
-                found[letter.id] = None
-                count += 1
+    with box.listing() as letters:  # an id may be that of several
+        found = [letter.id for letter in letters if all_ or letter.error_type == error]
     # What was not listed is meant by --all, too: it is found once those before it are gone.
-    return Chosen(None if all_ and not letters.whole else list(found), count, all_ and not letters.whole)
+    return Chosen(None if all_ and not letters.whole else found, len(found), all_ and not letters.whole)
 
 
 def _time(seconds: float) -> str:

@@ -86,6 +86,16 @@ def test_all_letters_are_sent_back(two: Shell) -> None:
     assert two.held() == [2, 0, 0, 0]
 
 
+@pytest.mark.parametrize("chosen", [["--all"], ["--error", "ValueError"]])
+def test_letters_of_many_groups_that_share_an_id_are_all_sent_back(chosen: list[str], shell: Shell) -> None:
+    with shell.client() as client:
+        for number in range(12):
+            client.put("bad", id="same", group=f"g{number}")
+    assert shell.run("run", "numbers", "--drain").returncode == 3
+    said = shell.done("dead", "numbers", "double", "redrive", *chosen, "--yes")
+    assert said == "12 dead letters sent to double again\n"
+
+
 def test_where_there_are_none_nothing_is_asked(shell: Shell) -> None:
     assert shell.done("dead", "numbers", "show") == ""
     assert shell.done("dead", "numbers", "show", "redrive", "--all") == "0 dead letters sent to show again\n"

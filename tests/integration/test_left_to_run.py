@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import functools
 import io
 import itertools
@@ -395,6 +396,17 @@ LAZY: dict[str, Callable[[], Any]] = {
     "StringIO": lambda: io.StringIO("a line"),
     "reader": lambda: __import__("csv").reader(["a,b"]),
 }
+
+
+@pytest.mark.parametrize("kind", [set, frozenset, collections.deque])
+def test_coroutine_in_any_collection_is_named_in_a_dead_letter(kind: Any, domain: str) -> None:
+    async def later() -> None: ...
+
+    made = later()
+    (said,) = letters_of(domain, last(lambda value: kind([made])))
+    made.close()
+    assert said.startswith("EncodingError: ")
+    assert "coroutine" in said
 
 
 @pytest.mark.parametrize(

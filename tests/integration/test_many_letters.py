@@ -228,6 +228,22 @@ def test_looking_ends_when_all_is_found(
     assert proxy.counts["ReceiveMessage"] == 1
 
 
+def test_letters_that_share_an_id_are_found_as_often_as_it_is_named(domain: str, broker: Broker) -> None:
+    with piped(domain, {"broker": broker}, work) as client:
+        bury(client, broker, [body(number, id="same", group=f"g{number}") for number in range(12)])
+        assert client.redrive(ids=["same"] * 12) == 12
+        assert list(client.dead_letters()) == []
+
+
+def test_letters_that_share_an_id_and_a_group_are_told_apart_by_what_they_are(
+    domain: str, broker: Broker
+) -> None:
+    with piped(domain, {"broker": broker}, work) as client:
+        bury(client, broker, [body(1, id="same"), body(2, id="same", redrives=1)])
+        assert client.redrive() == 2
+        assert list(client.dead_letters()) == []
+
+
 @pytest.fixture(scope="module")
 def quick() -> Iterator[Responder]:
     """A quick SQS in a process of its own."""

@@ -27,6 +27,12 @@ def test_output_leaves_open_what_is_not_said() -> None:
     assert (output.task, output.group, output.id, output.priority) == (None, None, None, None)
 
 
+@pytest.mark.parametrize("value", [TaskCallback(1, print), Output(1)])
+def test_output_of_what_nobody_would_look_at_is_refused(value: object) -> None:
+    with pytest.raises(OptionError, match=f"Output: value is an? {type(value).__name__}"):
+        Output(value)
+
+
 def test_output_is_a_value() -> None:
     assert Output(1, group="a") == Output(1, group="a")
     with pytest.raises(dataclasses.FrozenInstanceError):
