@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
@@ -33,8 +34,14 @@ class Workers:
         if len(self._threads) < self._most:
             name = f"{self._name} {len(self._threads) + 1}"
             thread = threading.Thread(target=self._run, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._threads.append(
+                thread
+            )  # before it starts: a signal's handler may raise while that is waited for
+            try:
+                thread.start()
+            except RuntimeError:  # the machine has no more threads
+                self._threads.remove(thread)
+                raise
         return future
 
     def map(self, work: Callable[[Given], Result], given: Iterable[Given]) -> list[Result]:
@@ -56,7 +63,8 @@ class Workers:
             self._work.put(None)
         if wait:
             for thread in self._threads:
-                thread.join()
+                with suppress(RuntimeError):  # its start was interrupted: it has nothing to do
+                    thread.join()
 
     def _run(self) -> None:
         while (begun := self._work.get()) is not None:
