@@ -85,7 +85,7 @@ def failed(plan: Plan, held: Held, outlet: Outlet, error: BaseException) -> Outc
         return outcome
 
     def rollback() -> Any:
-        return resolved(step.rollback(as_received(held).value), outlet)
+        return resolved(called(step.rollback, as_received(held).value), outlet)
 
     return _rolled_back(plan, held, outlet, outcome, rollback)
 
@@ -336,7 +336,7 @@ def _encoded(plan: Plan, value: Any) -> str:
 def _call_back(result: TaskCallback, origin: Origin, outlet: Outlet) -> None:
     outlet.flush(origin)
     if origin.refused is None:
-        made = resolved(result.callback(*result.callback_args), outlet)
+        made = resolved(called(result.callback, *result.callback_args), outlet)
         if inspect.isgenerator(made):
             for _ in each(made, outlet):
                 pass

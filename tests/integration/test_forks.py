@@ -101,7 +101,8 @@ def test_process_that_a_task_of_the_command_forks_can_be_terminated(late: bool, 
 
 _COMES_BACK = """
 import os, sys
-from sqspipes import TaskClient
+from sqspipes import TaskCallback, TaskClient
+parent = os.getpid()
 def leave(value):
     sys.stderr.flush()
     HOW
@@ -116,6 +117,12 @@ def batch(values):
     return [function(value) for value in values]
 def source():
     yield function(1)
+def forks_and_shows(value):
+    code = function(value)
+    if os.getpid() == parent:
+        show(code)
+def callback(value):
+    return TaskCallback(None, forks_and_shows, (value,))
 def show(value):
     os.write(1, b"%d\\n" % value)
 task = {"method": METHOD, "retries": 0, **({"batch": 1} if METHOD is batch else {})}
@@ -126,7 +133,7 @@ client.run(drain=True)
 """
 
 
-@pytest.mark.parametrize("method", ["function", "generator", "batch", "source"])
+@pytest.mark.parametrize("method", ["function", "generator", "batch", "source", "callback"])
 @pytest.mark.parametrize(
     ("how", "code"), [("sys.exit(3)", "3"), ("raise ValueError", "1"), ("return value", "0")]
 )
