@@ -40,7 +40,7 @@ setup(
     },
     zip_safe=False,
     python_requires=">=3.11",
-    install_requires=["boto3>=1.35", "click>=8.1", "rich>=13.0"],
+    install_requires=["boto3>=1.35.16", "click>=8.1", "rich>=13.0"],
     extras_require={"redis": ["redis>=5.0.1"]},
     keywords=["aws", "sqs", "fifo", "queue", "pipe", "pipeline", "worker", "sqlite", "redis", "valkey"],
     classifiers=[

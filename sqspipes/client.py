@@ -628,8 +628,8 @@ class TaskClient:
     ) -> int:
         """Send dead letters back to their old place, group and level, with fresh attempts; return how many.
 
-        All of a task, or of all tasks, or those with the given ids, until each is found, as often as it is named:
-        letters of several groups may share one. ``to`` names another task
+        All of a task, or of all tasks, or those with the given ids or keys, until each is found, as often as it is
+        named: letters of several groups may share an id, a key is one letter's own. ``to`` names another task
         that gets them; letters of a task that is not registered any more go nowhere else.
         """
         wanted = _checked_ids(ids)
@@ -648,7 +648,7 @@ class TaskClient:
         )
 
     def discard(self, task: TaskName, ids: Collection[str] | Literal["all"]) -> int:
-        """Delete dead letters of a task for good, those with the given ids or ``"all"``; return how many."""
+        """Delete dead letters of a task for good, those with the given ids or keys, or ``"all"``; return how many."""
         if ids is None:
             raise options.refuse("ids", ids, "a list of ids, or 'all'")
         wanted = None if ids == "all" else _checked_ids(ids)

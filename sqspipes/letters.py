@@ -23,7 +23,8 @@ class DeadLetter:
 
     ``value`` is the message's value, or the text of a body that could not be read. ``first_put`` and ``died`` are
     seconds since the epoch. ``error_type`` is ``"MaxReceives"`` where the broker itself gave the message up,
-    because it was received too often without being settled: it may kill its process.
+    because it was received too often without being settled: it may kill its process. ``key`` is 16 hex digits that no
+    other letter has, where several share an ``id``; ``redrive`` and ``discard`` take either.
     """
 
     id: str
@@ -38,6 +39,7 @@ class DeadLetter:
     first_put: float
     died: float
     redrives: int
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ def read(task: Task, delivery: Delivery) -> Found:
         first_put=message.first_put,
         died=death.died,
         redrives=message.redrives,
+        key=messages.derived("key", delivery.id)[:16],
     )
     return Found(letter, message, delivery)
 

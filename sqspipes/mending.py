@@ -52,7 +52,7 @@ def _mend(
     ids: Collection[str] | None,
     mend: Callable[[Look, list[Found]], int],
 ) -> int:
-    """Mend letters, all of them, or some until each id is found, as often as it is named.
+    """Mend letters, all of them, or some until each id or key is found, as often as it is named.
 
     The others are held until the end.
     """
@@ -63,8 +63,9 @@ def _mend(
     try:
         for batch in look.batches():
             found = [read(task, delivery) for delivery in batch]
-            chosen = [one for one in found if ids is None or one.letter.id in left]
-            left.subtract(one.letter.id for one in chosen)
+            named = [(one, one.letter.key if one.letter.key in left else one.letter.id) for one in found]
+            chosen = [one for one, name in named if ids is None or name in left]
+            left.subtract(name for _, name in named if name in left)
             count += mend(look, chosen) if chosen else 0
             if ids is not None and not +left:
                 break

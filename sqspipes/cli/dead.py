@@ -72,7 +72,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The letters that are meant: ``ids`` are None for all there are; ``more``: more than were counted."""
+    """The letters that are meant: ``ids`` are keys, None for all there are; ``more``: more than were counted."""
 
     ids: list[str] | None
     count: int
@@ -216,10 +216,10 @@ def _chosen(box: Box, ids: Sequence[str], all_: bool, error: str | None) -> Chos
     if sum([bool(ids), all_, error is not None]) != 1:
         raise click.UsageError("say which: their ids, or --all, or --error TYPE")
     if ids:
-        named = list(dict.fromkeys(letter.id for letter in box.named(ids)))
+        named = list(dict.fromkeys(letter.key for letter in box.named(ids)))
         return Chosen(named, len(named))
-    with box.listing() as letters:  # an id may be that of several
-        found = [letter.id for letter in letters if all_ or letter.error_type == error]
+    with box.listing() as letters:  # an id may be that of several, which are not all meant
+        found = [letter.key for letter in letters if all_ or letter.error_type == error]
     # What was not listed is meant by --all, too: it is found once those before it are gone.
     return Chosen(None if all_ and not letters.whole else found, len(found), all_ and not letters.whole)
 

@@ -56,7 +56,7 @@ def fitted(shown: RenderableType, width: int) -> RenderableType:
     made = table(*(f"{column.header}{'#' if column.justify == 'right' else ''}" for column, _ in columns))
     for cells in zip(*(column.cells for column, _ in columns), strict=True):
         made.add_row(*cells)
-    taken = 2 * (len(columns) - 1)
+    taken = 2 * len(columns)
     for column, (_, size) in zip(made.columns, columns, strict=True):
         column.width = min(size, width - taken)
         taken += column.width
@@ -68,10 +68,13 @@ def _width(cell: RenderableType) -> int:
 
 
 def _room(columns: Sequence[tuple[Column, int]]) -> int:
-    """Return the characters of a line that a table needs: the last text, if it is no number, may be cut."""
+    """Return the characters of a line that a table needs: the last text, if it is no number, may be cut.
+
+    Versions of rich before 15 count the blanks behind the last column, too.
+    """
     *others, (last, size) = columns
     least = size if last.justify == "right" or not others else min(size, LEAST_TEXT)
-    return sum(size for _, size in others) + least + 2 * len(others)
+    return sum(size for _, size in others) + least + 2 * len(columns)
 
 
 class Escaped(Table):

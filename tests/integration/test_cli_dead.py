@@ -96,6 +96,24 @@ def test_letters_of_many_groups_that_share_an_id_are_all_sent_back(chosen: list[
     assert said == "12 dead letters sent to double again\n"
 
 
+def test_letters_that_share_an_id_with_others_are_deleted_alone(shell: Shell) -> None:
+    with shell.client() as client:
+        for group, value in (("ann", "bad"), ("bob", "worse"), ("eve", "bad")):
+            client.put(value, id="same", group=group)
+    assert shell.run("run", "numbers", "--drain").returncode == 3
+
+    def left() -> list[str]:
+        lines = shell.done("dead", "numbers", "double", "list", "--json").splitlines()
+        return sorted(json.loads(line)["group"] for line in lines)
+
+    said = shell.done("dead", "numbers", "double", "discard", "--error", "KeyError", "--yes")
+    assert said == "1 dead letter of double deleted\n"
+    assert left() == ["ann", "eve"]
+    said = shell.done("dead", "numbers", "double", "discard", "same", "--yes")
+    assert said == "1 dead letter of double deleted\n"
+    assert len(left()) == 1
+
+
 def test_where_there_are_none_nothing_is_asked(shell: Shell) -> None:
     assert shell.done("dead", "numbers", "show") == ""
     assert shell.done("dead", "numbers", "show", "redrive", "--all") == "0 dead letters sent to show again\n"

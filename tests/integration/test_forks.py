@@ -35,13 +35,13 @@ def work(number):
     def wait():
         if {late}:
             begun.set()
-        threading.Event().wait(20)
+        threading.Event().wait(50)
     child = fork.Process(target=wait, daemon=True)
     child.start()
     if {late}:
-        begun.wait(20)
+        begun.wait(50)
     os.kill(child.pid, {number})
-    child.join(20)
+    child.join(50)
     os.write(1, b"%d\\n" % child.exitcode)
     child.kill()
 
