@@ -24,13 +24,13 @@ def bury(pipe: Pipe, groups: int, each: int) -> None:
         with client.start():
             wait_for(
                 lambda: pipe.ledger.dead() == pipe.ledger.messages,
-                120,
+                300,
                 lambda: f"{pipe.ledger.dead()} of {pipe.ledger.messages} are dead",
             )
 
 
 @pytest.mark.a_minute
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 @pytest.mark.parametrize("broker_name", ["sqlite", "redis", "sqs"])
 def test_redrives_that_are_killed_send_each_letter_back_once(
     chaos: Chaos, make_pipe: MakePipe, broker_name: str

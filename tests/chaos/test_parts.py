@@ -16,6 +16,7 @@ from sqspipes import Broker, RunError, TaskClient
 from sqspipes.message import decode
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.leases import Leases
+from sqspipes.runner.source import Source
 from tests.chaos.faults import (
     BadHandler,
     Switch,
@@ -114,14 +115,6 @@ def of_thread(begins: str) -> Provoke:
     return provoke
 
 
-def of_interval(pipe: Pipe, switch: Switch, patch: pytest.MonkeyPatch) -> TaskClient:
-    def interval() -> float:
-        switch()
-        return 0.0
-
-    return pipe.client(pipe.broker, interval=interval)
-
-
 def of_log(pipe: Pipe, switch: Switch, patch: pytest.MonkeyPatch) -> TaskClient:
     logger = logging.getLogger("sqspipes")
     patch.setattr(logger, "handlers", [*logger.handlers, BadHandler(logging.WARNING, switch)])
@@ -139,7 +132,7 @@ PARTS: dict[str, tuple[Provoke, int, str, bool]] = {
     "keeper": (of_part(Leases, "due"), 2, "keeper", False),
     "worker": (of_log, 1, "worker ", False),
     "outcome": (of_part(Dispatcher, "_settle_calls"), 9, "worker ", False),
-    "source": (of_interval, 5, "source ", True),
+    "source": (of_part(Source, "_succeeded"), 5, "source ", True),
     "no keeper": (of_thread("keeper"), 1, "run", False),
     "no receiver": (of_thread("receive"), 2, "run", False),
     "no worker": (of_thread("worker"), 2, "", False),
