@@ -95,7 +95,9 @@ class DeadLetters(Iterator[DeadLetter]):
 def _listed(broker: Broker, tasks: Sequence[Task], end: _End) -> Generator[DeadLetter, None, None]:
     """Yield the dead letters of tasks, each task's as its queue hands them out."""
     for task in tasks:
-        look = Look(broker, task.dead_queue, together=broker.limits.requests_in_flight)
+        # Receives that overlap may be answered in another order. Only where one takes long is that worth it.
+        together = 1 if broker.limits.exact else broker.limits.requests_in_flight
+        look = Look(broker, task.dead_queue, together=together)
         try:
             for batch in look.batches():
                 yield from (read(task, delivery).letter for delivery in batch)
