@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import json
@@ -18,7 +19,7 @@ from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.cli.dead import Box
 from sqspipes.message import Delivery
 from tests.conftest import AWS, MakeBroker
-from tests.integration.support import levels, piped, until
+from tests.integration.support import PATIENCE, levels, piped, until
 from tests.servers import Forward, Proxy, Reply, Request, error, json_reply
 
 MEMORY = {"broker": "memory://"}
@@ -210,6 +211,52 @@ def test_receives_of_a_listing_overlap(proxied: TaskClient, proxy: Proxy) -> Non
     proxy.always("ReceiveMessage", meeting)
     assert len(list(proxied.dead_letters())) == 25
     assert not two.broken
+
+
+class Overtaken:
+    """Receives of a broker, of which each second one overtakes the one before it, if that can be.
+
+    One that is made by the thread that lists cannot be overtaken: the next one is not made before its answer.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._receive = broker.receive
+        self._lister = threading.current_thread()
+        self._numbers = itertools.count()
+        self._answered = [threading.Event() for _ in range(50)]
+        self._open = 0
+        self.most_open = 0
+        self._lock = threading.Lock()
+
+    def receive(self, queue: str, **options: Any) -> list[Delivery]:
+        """Receive, when it is this one's turn."""
+        with self._lock:
+            number = next(self._numbers)
+            self._open += 1
+            self.most_open = max(self.most_open, self._open)
+        if number % 2 and threading.current_thread() is not self._lister:
+            self._answered[number + 1].wait(PATIENCE)
+        try:
+            return self._receive(queue, **options)
+        finally:
+            with self._lock:
+                self._open -= 1
+            self._answered[number].set()
+
+
+@pytest.mark.parametrize("name", ["memory", "sqlite", "redis"])
+def test_letters_are_listed_in_the_order_of_a_queue_that_counts_exactly(
+    name: str, domain: str, make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = make_broker(name)
+    # Also where more than one request at a time would gain something.
+    monkeypatch.setattr(broker, "limits", dataclasses.replace(broker.limits, requests_in_flight=4))
+    overtaken = Overtaken(broker)
+    monkeypatch.setattr(broker, "receive", overtaken.receive)
+    with piped(domain, {"broker": broker}, work) as client:
+        bury(client, broker, [body(number) for number in range(60)])
+        assert [letter.value for letter in client.dead_letters()] == list(range(60))
+        assert overtaken.most_open == 1
 
 
 @pytest.mark.parametrize(
