@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from sqspipes import clocks
+from sqspipes.wakeup import Wakeup
 
 #: Seconds between two looks at what other processes did, and at leases that end.
 TICK = 0.05
@@ -14,25 +15,15 @@ TICK = 0.05
 _FAR = float("inf")
 
 
-class Waiter:
+class Waiter(Wakeup):
     """A receive that waits; ``ended`` says that an interrupt ends it."""
 
-    __slots__ = ("_gate", "ended", "queue", "rung")
+    __slots__ = ("ended", "queue", "rung")
 
     def __init__(self, queue: str) -> None:
+        super().__init__()
         self.queue = queue
         self.rung = self.ended = False
-        # Not an Event: a signal's exception inside its ``set`` would leave that locked.
-        self._gate = threading.Lock()
-        self._gate.acquire()
-
-    def wake(self) -> None:
-        with suppress(RuntimeError):  # It is awake.
-            self._gate.release()
-
-    def sleep(self, seconds: float) -> None:
-        """Sleep until woken, for whatever reason."""
-        self._gate.acquire(timeout=seconds)
 
 
 class Bell:

@@ -13,6 +13,7 @@ from sqspipes.errors import RunError
 from sqspipes.options import checked_timeout
 from sqspipes.runner.plan import Summary
 from sqspipes.runner.stream import SIGNAL_SECONDS
+from sqspipes.wakeup import Wakeup
 
 
 class Background(ABC):
@@ -20,7 +21,8 @@ class Background(ABC):
 
     def __init__(self, name: str) -> None:
         self._error: BaseException | None = None
-        self._over = threading.Event()
+        self._is_over = False
+        self._ended = Wakeup()
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -63,9 +65,12 @@ class Background(ABC):
             return True
         seconds = math.inf if timeout is None else checked_timeout("timeout", max(timeout, 0.0))
         deadline = clocks.monotonic() + seconds
-        while not self._over.wait(min(SIGNAL_SECONDS, max(0.0, deadline - clocks.monotonic()))):
-            if clocks.monotonic() >= deadline:
+        while not self._is_over:
+            left = deadline - clocks.monotonic()
+            if left <= 0:
                 return False
+            self._ended.sleep(min(SIGNAL_SECONDS, left))
+        self._ended.wake()  # another one may wait
         self._thread.join()
         return True
 
@@ -95,12 +100,12 @@ class Background(ABC):
     @property
     def over(self) -> bool:
         """Whether the run has ended."""
-        return self._over.is_set()
+        return self._is_over
 
     @property
     def live(self) -> bool:
         """Whether the run goes on, in this process."""
-        return self._thread.ident is not None and not self._over.is_set() and self.is_here
+        return self._thread.ident is not None and not self._is_over and self.is_here
 
     def _request(self, what: str) -> None:
         if self.is_here:
@@ -114,7 +119,8 @@ class Background(ABC):
         try:
             self._supervise()
         finally:
-            self._over.set()
+            self._is_over = True
+            self._ended.wake()
             atexit.unregister(self._leave)
 
     def _leave(self) -> None:

@@ -64,19 +64,16 @@ class Results(Iterator[Any]):
             self._run.wait()
 
     def _finish(self, *, settle: bool) -> None:
-        if not self._run.is_here:
-            self._dropped.detach()
-            return
-        if settle:
-            self._stream.settle()
+        if self._run.is_here:
+            if settle:
+                self._stream.settle()
+            if self._run.live:
+                self._run.stop()
+                self._run.join()
+            if self._signals is not None:
+                self._signals.restore()
+                self._signals = None
         self._dropped.detach()
-        self._stream.close()
-        if self._run.live:
-            self._run.stop()
-            self._run.join()
-        if self._signals is not None:
-            self._signals.restore()
-            self._signals = None
 
 
 def _drop(run: Run, signals: Signals | None) -> None:

@@ -91,7 +91,9 @@ class Run(Background):
         self._loop = RunLoop(self._domain, self._died, [step.leave for step in steps])
         self._by_queue: dict[str, Dispatcher] = {}
         self.stream = (
-            Stream(self._settler.safe, self._settler.forget) if self._plan.iterate is not None else None
+            Stream(self._settler.safe, self._settler.forget, self._died)
+            if self._plan.iterate is not None
+            else None
         )
         shared = Shared(
             broker=self._broker,
@@ -243,6 +245,8 @@ class Run(Background):
 
     def _supervise(self) -> None:
         try:
+            if self.stream is not None:
+                self.stream.start()
             self._keeper.start()
             if self._control is not None:
                 self._control.start()
@@ -261,7 +265,7 @@ class Run(Background):
         finally:
             self._note_the_rest()
             if self.stream is not None:
-                self.stream.close()
+                self.stream.end()
 
     def _wait_for_end(self) -> tuple[str, Any]:
         drain = self._drain

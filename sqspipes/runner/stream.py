@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sqspipes import clocks
 from sqspipes.runner.held import Origin
+from sqspipes.wakeup import Wakeup
 
 #: Seconds that a caller sleeps at a time. CPython does not wake the main thread for a signal that comes in the
 #: moment before an untimed wait begins: with this one the signal's handler runs a little later.
@@ -20,29 +23,61 @@ SIGNAL_SECONDS = 0.25
 MOST_RESULTS = 100
 
 
-class Stream:
-    """A bounded queue of results. A result is safe when the reader asks for the one after it."""
+class _Result:
+    """A value for the reader, with where it comes from."""
 
-    def __init__(self, safe: Callable[[Origin], None], forget: Callable[[Origin], None]) -> None:
+    __slots__ = ("is_safe", "origin", "value")
+
+    def __init__(self, origin: Origin, value: Any) -> None:
+        self.origin = origin
+        self.value = value
+        self.is_safe = False
+
+
+class Stream:
+    """A bounded queue of results. A result is safe when the reader asks for the one after it.
+
+    The reader is mostly the main thread, in which a signal's handler may raise between any two lines. So the
+    reader takes no lock, looks at a result before removing it, and leaves it to the stream's own thread to call
+    results safe. ``died`` is told of an error there.
+    """
+
+    def __init__(
+        self,
+        safe: Callable[[Origin], None],
+        forget: Callable[[Origin], None],
+        died: Callable[[str, BaseException], None],
+    ) -> None:
         self._safe = safe
         self._forget = forget
-        self._changed = threading.Condition()
-        self._results: deque[tuple[Origin, Any]] = deque()
-        self._last: Origin | None = None
+        self._died = died
+        self._lock = threading.Lock()  # between those that offer and those that close
+        self._results: deque[_Result] = deque()
+        self._last: _Result | None = None
         self._closed = False
+        self._offered, self._removed = Wakeup(), Wakeup()
+        self._to_do: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="sqspipes results", daemon=True)
+
+    def start(self) -> None:
+        """Begin to call results safe."""
+        self._thread.start()
 
     def wait_for_room(self) -> None:
         """Block while the reader is behind; a closed stream has room for all it will forget."""
-        with self._changed:
-            while len(self._results) >= MOST_RESULTS and not self._closed:
-                self._changed.wait()
+        waited = False
+        while len(self._results) >= MOST_RESULTS and not self._closed:
+            self._removed.sleep(SIGNAL_SECONDS)
+            waited = True
+        if waited:
+            self._removed.wake()  # another one may wait
 
     def offer(self, origin: Origin, value: Any) -> None:
         """Put a result at the end. After the close it is forgotten, so that its message is never acknowledged."""
-        with self._changed:
+        with self._lock:
             if not self._closed:
-                self._results.append((origin, value))
-                self._changed.notify_all()
+                self._results.append(_Result(origin, value))
+                self._offered.wake()
                 return
         self._forget(origin)
 
@@ -50,31 +85,56 @@ class Stream:
         """Call the last result safe and return the next one in a tuple; None at the end, or after so many seconds."""
         self.settle()
         deadline = clocks.monotonic() + seconds
-        with self._changed:
-            while not self._results:
-                left = deadline - clocks.monotonic()
-                if self._closed or left <= 0:
-                    return None
-                self._changed.wait(min(left, SIGNAL_SECONDS))
-            self._last, value = self._results.popleft()
-            self._changed.notify_all()
-            return (value,)
+        while not self._closed:
+            if self._results:
+                self._last = self._results[0]
+                value = self._last.value
+                self._results.popleft()
+                self._removed.wake()
+                return (value,)
+            left = deadline - clocks.monotonic()
+            if left <= 0:
+                break
+            self._offered.sleep(min(left, SIGNAL_SECONDS))
+        return None
 
     def settle(self) -> None:
         """Call the last result safe: the reader is done with it."""
-        origin, self._last = self._last, None
-        if origin is not None:
-            self._safe(origin)
+        if self._last is not None:
+            self._to_do.put(partial(self._call_safe, self._last))
+            self._last = None
+
+    def _work(self) -> None:
+        try:
+            while (do := self._to_do.get()) is not None:
+                do()
+        except BaseException as error:
+            self._died("results", error)
+
+    def _call_safe(self, result: _Result) -> None:
+        if not result.is_safe:  # A reader that was interrupted may tell of one twice.
+            result.is_safe = True
+            self._safe(result.origin)
 
     def close(self) -> None:
-        """End the stream; results that were not read are forgotten."""
-        with self._changed:
+        """Let nothing more be read; results that were not read are forgotten.
+
+        What the reader was done with before is safe afterwards.
+        """
+        with self._lock:
             self._closed = True
-            forgotten = [origin for origin, _ in self._results]
-            self._results.clear()
-            last = self._last
-            if last is not None:
-                forgotten.append(last)
-            self._changed.notify_all()
-        for origin in forgotten:
-            self._forget(origin)
+        self._offered.wake()
+        self._removed.wake()
+        caught_up = threading.Event()
+        self._to_do.put(caught_up.set)
+        while self._thread.is_alive() and not caught_up.wait(SIGNAL_SECONDS):
+            pass
+        # What the reader removes in this moment was its last one before.
+        for result in (*self._results, self._last):
+            if result is not None:
+                self._forget(result.origin)
+
+    def end(self) -> None:
+        """Close, and end the stream's thread."""
+        self.close()
+        self._to_do.put(None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from sqspipes import BrokerError, TaskClient
+from sqspipes import BrokerError, Results, Run, TaskClient
 from sqspipes.brokers.base import Broker
 from sqspipes.brokers.redis import RedisBroker
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.task import LONGEST_LEASE
 from tests.conftest import TRANSPORTS
-from tests.integration.support import QUICK, drain_of
+from tests.integration.support import PATIENCE, QUICK, drain_of, piped
 from tests.interrupting import ctrl_c, interrupted_everywhere
 
 
@@ -247,3 +249,47 @@ def test_handler_that_puts_in_the_middle_of_a_put_is_told_so(domain: str) -> Non
         client.run(drain=True)
     assert said == {"put", "a signal's handler, in the middle of another request"}
     assert taken.count("mine") == puts
+
+
+def _without_interrupts(action: Callable[[], Any]) -> Any:
+    """Do a part of an action that is not interrupted."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    try:
+        return action()
+    finally:
+        sys.settrace(trace)
+
+
+@pytest.mark.parametrize("handler", [ctrl_c, _time_up])
+def test_reader_that_is_interrupted_ends_its_run_and_loses_nothing(
+    domain: str, pipe_broker: dict[str, Any], handler: Callable[[], None]
+) -> None:
+    put: list[str] = []
+    reads: list[list[str]] = []  # of each run
+    with piped(domain, pipe_broker, {"name": "task", "method": str}) as client:
+
+        def begin() -> Results:
+            new = [f"{len(reads)} {i}" for i in range(3)]
+            client.put_many(new)
+            put.extend(new)
+            reads.append([])
+            results = client.run("task", iterate=True)
+            begun.append(results._run)
+            return results
+
+        def read_some() -> None:
+            with _without_interrupts(begin) as results:
+                for _ in range(2):
+                    reads[-1].append(next(results))
+
+        begun: list[Run] = []
+        for _ in interrupted_everywhere(read_some, handler, step=3 if handler is ctrl_c else 7):
+            gc.collect()  # a run whose reader is gone stops
+            assert begun.pop().join(PATIENCE)
+        assert len(reads) > 10
+        rest = list(client.run("task", iterate=True, drain=drain_of(pipe_broker)))
+    assert {value for read in reads for value in read} | set(rest) == set(put)
+    asked_beyond = [value for read in reads for value in read[:-1]]
+    assert not set(asked_beyond) & set(rest)
+    assert len(asked_beyond) == len(set(asked_beyond))

@@ -29,6 +29,7 @@ BOUNDS = {
     "runner/lanes.py messages": "the intake, and the dispatcher: MOST_BEHIND and MOST_PARKED",
     "runner/run.py _commands": "what users ask for, and one for each part that ends",
     "runner/stream.py _results": "wait_for_room: MOST_RESULTS",
+    "runner/stream.py _to_do": "results that were read, taken out as they come: nothing there waits",
     "workers.py _work": "what the caller waits for",
     "trial.py _waiting": "what one value becomes on its way",
 }

@@ -27,7 +27,7 @@ LAYERS = (
     "values",
     "options urls",
     "errors",
-    "clocks workers",
+    "clocks wakeup workers",
     "lines",
 )
 
@@ -72,7 +72,7 @@ def test_broker_is_imported_by_open_broker_alone(module: str) -> None:
 
 @pytest.mark.parametrize("module", sorted(filter(is_broker, MODULES)))
 def test_broker_imports_the_port_and_its_own_parts_only(module: str) -> None:
-    port = {"brokers.base", "message", "errors", "clocks", "lines", "urls", "workers"}
+    port = {"brokers.base", "message", "errors", "clocks", "lines", "urls", "wakeup", "workers"}
     others = [other for other in imports(module) if not kin(module, other)]
     assert [other for other in others if other.removeprefix("sqspipes.") not in port] == []
 
