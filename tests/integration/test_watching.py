@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import itertools
+import json
+import socket
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from sqspipes import Broker
 from tests.conftest import AWS
-from tests.integration.support import Seen, passed, piped, run_until, until, waiting
+from tests.integration.support import PATIENCE, Seen, passed, piped, run_until, until, waiting
+from tests.scripted import Answering, reply
 from tests.servers import Forward, Proxy, Reply, Request, error, forwarded
 
 MEMORY = {"broker": "memory://"}
@@ -38,6 +44,47 @@ def test_status_has_a_line_for_each_task_and_level(domain: str, pipe_broker: dic
     ]
     assert {level.approximate for level in status.levels} == {pipe_broker["broker"] == "sqs://"}
     assert (status.strays, status.outage) == ({}, None)
+
+
+class Counting(Answering):
+    """An SQS that has the queues it is told of, and counts them when a number of requests is under way at once."""
+
+    def __init__(self, queues: Sequence[str], together: int) -> None:
+        super().__init__()
+        self.meeting = threading.Barrier(together)
+        self._met = itertools.count()
+        urls = [f"{self.url}/0/{queue}" for queue in queues]
+        counted = reply(
+            b'{"Attributes": {"ApproximateNumberOfMessages": "1", "ApproximateNumberOfMessagesDelayed": "0",'
+            b' "ApproximateNumberOfMessagesNotVisible": "0"}}'
+        )
+
+        def count(connection: socket.socket) -> None:
+            if next(self._met) < together:
+                self.meeting.wait(PATIENCE)
+            counted(connection)
+
+        self.steps = {
+            "ListQueues": reply(json.dumps({"QueueUrls": urls}).encode()),
+            "ListQueueTags": reply(b'{"Tags": {}}'),
+            "GetQueueAttributes": count,
+        }
+
+
+def test_status_of_many_queues_asks_once_for_each_and_for_many_at_once(domain: str) -> None:
+    many = [{"method": task, "name": f"task{number}", "priorities": 16} for number in range(20)]
+    with piped(domain, MEMORY, *many) as client:
+        queues = client.queue_names
+        dead = [one.dead_queue for one in client.tasks]
+    with (
+        contextlib.closing(Counting([*queues, *dead], together=32)) as server,
+        piped(domain, {**SQS, "endpoint_url": server.url}, *many) as client,
+    ):
+        status = client.status()
+        assert not server.meeting.broken
+        assert sum(level.waiting for level in status.levels) == 320
+        asked = collections.Counter(action for action, _ in server.asked)
+        assert asked == {"ListQueues": 1, "GetQueueAttributes": 340, "ListQueueTags": 1}
 
 
 def test_status_counts_what_waits_what_is_in_flight_and_what_died(

@@ -7,11 +7,11 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
+from rich.console import Console, Group
 
 from sqspipes.cli.asking import count_of, in_one_line
 from sqspipes.cli.live import LONGEST_HISTORY, History
-from sqspipes.cli.tables import figure, fitted, sparkline, table
+from sqspipes.cli.tables import NO_TERMINAL, figure, fitted, plain, sparkline, table
 from sqspipes.cli.watching import in_words
 from sqspipes.errors import OptionError
 from sqspipes.lines import printable
@@ -69,6 +69,31 @@ def test_error_is_one_line_with_its_kind_unless_it_says_all() -> None:
 
 def test_counts_agree_with_their_nouns() -> None:
     assert [count_of(number, "value") for number in (0, 1, 1_000)] == ["0 values", "1 value", "1,000 values"]
+
+
+CELLS = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS), max_size=5), st.booleans())
+def test_tables_are_the_same_where_there_is_no_terminal(rows: list[tuple[str, ...]], cut: bool) -> None:
+    made = table("task", "waiting#", "error")
+    for row in rows:
+        made.add_row(*row[: 2 if cut else 3])
+    whole = Group(made, "The broker estimates its counts.")
+    console = Console(
+        width=NO_TERMINAL, color_system=None, file=io.StringIO(), highlight=False, markup=False, emoji=False
+    )
+    with console.capture() as captured:
+        console.print(whole)
+    text = plain(whole)
+    assert text is not None
+    assert [line.rstrip() for line in text] == [line.rstrip() for line in captured.get().split("\n")[:-1]]
+
+
+def test_table_that_is_too_wide_is_left_to_rich() -> None:
+    made = table("task", "error")
+    made.add_row("work", "x" * NO_TERMINAL)
+    assert plain(made) is None
 
 
 def shown(width: int) -> list[str]:
