@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
+from contextlib import ExitStack
 
 from sqspipes.errors import BrokerError, BrokerUnavailableError
 
@@ -12,6 +15,13 @@ _PASSING = frozenset({5, 6, 7, 9, 10, 13, 15})
 
 #: Where room in the log helps: SQLITE_IOERR, FULL.
 _ROOM = frozenset({10, 13})
+
+
+#: A file that SQLite could not open: it does not say why. And the most files that it opens before it says so: the
+#: database, its log and the log's index, and two more as room for what others open meanwhile.
+_CANNOT_OPEN, _MOST_OPENED = 14, 5
+
+_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 def lacks_room(error: sqlite3.Error) -> bool:
@@ -24,5 +34,21 @@ def translated(error: sqlite3.Error | OSError, address: str) -> BrokerError:
     """Return the error that the port promises for one of SQLite's."""
     # Errors of the sqlite3 module itself have no code: there the class decides.
     code = getattr(error, "sqlite_errorcode", None)
+    if getattr(error, "errno", None) in _FILES or (
+        code is not None and code & 0xFF == _CANNOT_OPEN and _full()
+    ):
+        # Another thread may close some, as for the other brokers.
+        return BrokerUnavailableError(f"{address}: this process has too many open files (ulimit -n): {error}")
     passing = isinstance(error, sqlite3.OperationalError) if code is None else code & 0xFF in _PASSING
     return (BrokerUnavailableError if passing else BrokerError)(f"{address}: {error}")
+
+
+def _full() -> bool:
+    """Say whether this process may open fewer files than SQLite needs."""
+    with ExitStack() as opened:
+        try:
+            for _ in range(_MOST_OPENED):
+                opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            return error.errno in _FILES
+    return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sqlite3
 import threading
@@ -82,10 +81,7 @@ class Store:
             check_file(place)
             self._turnstile = Turnstile(None if place.path is None else os.path.realpath(place.path))
         except OSError as error:
-            full = error.errno in (errno.EMFILE, errno.ENFILE)
-            text = "this process has too many open files (ulimit -n): " if full else ""
-            kind = BrokerUnavailableError if full else BrokerError
-            raise kind(f"{place.address}: {text}{error}") from error
+            raise translated(error, place.address) from error
         try:
             self._turnstile.enter()
             self._database, self._file = open_database(place)

@@ -320,7 +320,7 @@ def test_replica_is_left_for_where_its_name_leads(serve: Serve) -> None:
 # Every broker
 
 _OPEN_FILES = """
-import resource, sys
+import os, resource, sys
 from sqspipes.brokers import open_broker
 from sqspipes.errors import BrokerUnavailableError
 arguments = dict(aws_key="x", aws_secret="x", aws_region="us-west-2") if sys.argv[1] == "sqs://" else {}
@@ -330,6 +330,8 @@ try:
 except BrokerUnavailableError:
     pass
 broker.close()
+if sys.argv[3] == "new":
+    os.remove("p.db")
 broker = open_broker(sys.argv[1], endpoint_url="http://127.0.0.1:9", transport=sys.argv[2], **arguments)
 if sys.argv[1] == "sqs://":
     try:
@@ -343,12 +345,32 @@ try:
         kept.append(open("/dev/null"))
 except OSError:
     pass
+for _ in range(int(sys.argv[4])):
+    kept.pop()
 try:
     broker.names("x")
 except BrokerUnavailableError as error:
     kept.clear()
     print(error)
+    if sys.argv[1].startswith("sqlite:"):
+        print("then", broker.names("x"))
 """
+
+
+def short_of_files(folder: Path, *arguments: str) -> str:
+    """Return what a program prints that may open a few more files only."""
+    command = [sys.executable, "-c", _OPEN_FILES, *arguments]
+    ended = subprocess.run(
+        command,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
 
 
 @pytest.mark.parametrize(
@@ -359,14 +381,13 @@ except BrokerUnavailableError as error:
     ],
 )
 def test_too_many_open_files_are_named(tmp_path: Path, url: str, transport: str) -> None:
-    command = [sys.executable, "-c", _OPEN_FILES, url, transport]
-    ended = subprocess.run(
-        command,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert "too many open files" in ended.stdout, ended.stderr
+    assert "too many open files" in short_of_files(tmp_path, url, transport, "old", "0")
+
+
+@pytest.mark.parametrize("file", ["new", "old"])
+@pytest.mark.parametrize("left", [0, 2, 4])
+def test_too_many_open_files_are_an_outage_of_a_database(tmp_path: Path, file: str, left: int) -> None:
+    # It needs five: two locks, the file, its log and the log's index.
+    said = short_of_files(tmp_path, "sqlite:///p.db", "lean", file, str(left))
+    assert "this process has too many open files (ulimit -n)" in said
+    assert "then []" in said
