@@ -65,9 +65,9 @@ def plain(shown: RenderableType) -> list[str] | None:
 
 def _plain_column(column: Column) -> list[str]:
     cells = [str(cell) for cell in (column.header, *column.cells)]
-    widths = [cell_len(cell) for cell in cells]
-    most, right = max(widths), column.justify == "right"
-    blanks = [" " * (most - width) for width in widths]
+    most, right = max(map(cell_len, cells)), column.justify == "right"
+    cells = [cell.rstrip() for cell in cells]
+    blanks = [" " * (most - cell_len(cell)) for cell in cells]
     return [blank + cell if right else cell + blank for cell, blank in zip(cells, blanks, strict=True)]
 
 
