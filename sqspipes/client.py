@@ -26,7 +26,7 @@ from sqspipes.patience import DEFAULT_SECONDS, patiently
 from sqspipes.processes import child, travel
 from sqspipes.processes.fleet import MOST_PROCESSES, Fleet
 from sqspipes.processes.printed import Show
-from sqspipes.putting import DirectEngine, each, not_put, send_many, send_one
+from sqspipes.putting import DirectEngine, each, not_put, send_many, send_one, stopped
 from sqspipes.runner import calls, word
 from sqspipes.runner.entries import message_entry
 from sqspipes.runner.held import Origin
@@ -248,8 +248,8 @@ class TaskClient:
         """Put many values, from any iterable, in full requests; return how many.
 
         ``group``, ``id`` and ``priority`` may be callables of the value. Raises ``PutError`` at a bad value: what
-        came before it has been sent, in order. A request holds one message of a group: put values of many groups
-        mixed, if they may be.
+        came before it has been sent, in order; and when the broker stays away for ``timeout`` seconds. A request
+        holds one message of a group: put values of many groups mixed, if they may be.
         """
         target = self._pipe.fed(0 if task is None else task)
         seconds = options.checked_timeout("timeout", timeout)
@@ -260,7 +260,10 @@ class TaskClient:
             each(values, group, None),
             each(values, priority, 0),
         )
-        self._declare([target], seconds)
+        try:
+            self._declare([target], seconds)
+        except BrokerUnavailableError as error:
+            raise stopped(error) from error
 
         def entries() -> Iterator[tuple[str, Entry]]:
             for value in values:

@@ -158,12 +158,17 @@ def send_many(
         reason = f"{broker.url} did not answer for all values within {timeout:g} s"
         progress.fail(BrokerUnavailableError(reason))
     if progress.error is not None:
-        raise PutError(
-            f"put_many stopped at value {progress.index}, {progress.sent} were sent: {progress.error}",
-            index=progress.index,
-            sent=progress.sent,
-        ) from progress.error
+        raise stopped(progress.error, progress.index, progress.sent) from progress.error
     return progress.sent
+
+
+def stopped(error: BaseException, index: int = 0, sent: int = 0) -> PutError:
+    """Return the error of ``put_many`` for what stopped it, by default before it began."""
+    return PutError(
+        f"put_many stopped at value {index}, {sent} were sent: {error}",
+        index=index,
+        sent=sent,
+    )
 
 
 def _batcher(broker: Broker, queue: str, outage: Outage, progress: _Progress) -> Batcher:

@@ -19,7 +19,7 @@ from sqspipes import (
     TaskClient,
     TooLargeError,
 )
-from sqspipes.brokers.base import Answer, Entry, Kind
+from sqspipes.brokers.base import Answer, Entry, Kind, QueueSpec
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.message import LETTER_BYTES
 from tests.conftest import AWS
@@ -361,6 +361,25 @@ def test_put_many_gives_up_after_its_timeout_and_says_how_far_it_came(domain: st
         assert (caught.value.index, caught.value.sent) == (2, 2)
         assert isinstance(caught.value.__cause__, BrokerUnavailableError)
         assert waiting(client, "task") == 2
+
+
+class Away(SqliteBroker):
+    """A broker in memory that cannot be reached when queues are to be made."""
+
+    def declare(self, specs: Sequence[QueueSpec], *, create: bool = True) -> None:
+        raise BrokerUnavailableError("nobody answers")
+
+
+def test_put_many_whose_broker_is_away_from_the_start_stops_at_the_first_value(domain: str) -> None:
+    drawn = iter(range(5))
+    with (
+        piped(domain, {"broker": Away("memory://")}, task) as client,
+        pytest.raises(PutError, match="stopped at value 0, 0 were sent: nobody answers") as caught,
+    ):
+        client.put_many(drawn, timeout=0.1)
+    assert (caught.value.index, caught.value.sent) == (0, 0)
+    assert isinstance(caught.value.__cause__, BrokerUnavailableError)
+    assert next(drawn) == 0  # none was drawn
 
 
 class Picky(SqliteBroker):
