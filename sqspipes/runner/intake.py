@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 import threading
 import uuid
 from collections.abc import Callable
@@ -26,6 +27,14 @@ SINGLY_AFTER_SUSPECT = 10
 
 #: Full answers in a row after which more waits in a queue than came while nobody asked.
 BACKLOG_AFTER = 2
+
+#: Seconds that a receive waits which is made beside another one of its queue: one that asked at once would come back
+#: with nothing whenever the others keep up.
+BESIDE_SECONDS = 1.0
+
+#: Receives of a queue in flight ask for no more than what came in so many seconds, and the first one's worth: they
+#: keep room from lower levels.
+SECONDS_ASKED_FOR = 0.25
 
 #: Seconds' worth of its share that a lower level asks for while higher ones fill the room.
 SECONDS_OF_SHARE = 5
@@ -167,7 +176,8 @@ class Intake:
         # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on. Nor does the
         # receive after many messages with groups: what is left may all be behind what is held here.
         lower_waits = self._task.strict and not level.empty and level is not self._levels[0]
-        wait = 0.0 if place or lower_waits or level.grouped else self.wait
+        longest = min(self.wait, BESIDE_SECONDS) if place else self.wait
+        wait = 0.0 if lower_waits or level.grouped else longest
         unblocked = self._dispatcher.unblocked
         attempt, tries, first = f"{self._name}-{next(self._attempts)}", 0, self._clock.now()
         deliveries: list[Delivery] = []
@@ -241,11 +251,13 @@ class Intake:
             level.open -= 1
             level.asked -= reserved
             level.busy = got == asked and got > 0
-            level.arrivals.note(got, clocks.monotonic())
+            now, entries = clocks.monotonic(), self._broker.limits.entries
+            level.arrivals.note(got, now)
             if got:
                 level.singly = SINGLY_AFTER_SUSPECT if suspicious else max(0, level.singly - 1)
-            level.full = level.full + 1 if got == self._broker.limits.entries else 0
-            most = self._broker.limits.requests_in_flight
+            level.full = level.full + 1 if got == entries else 0
+            asked_for = 1 + math.ceil(level.arrivals.rate(now) * SECONDS_ASKED_FOR / entries)
+            most = min(self._broker.limits.requests_in_flight, asked_for)
             level.width = min(level.width + 1, most) if level.full >= BACKLOG_AFTER else 1
             if level.width > level.threads and not self._stopped.is_set():
                 self._start_thread(level)

@@ -80,7 +80,11 @@ class Arrivals:
             self._count *= ARRIVAL_SECONDS / span
         self._count += count
 
+    def rate(self, now: float) -> float:
+        """Return how many messages come in a second."""
+        return self._count / max(now - self._since, SHORTEST_SECONDS)
+
     def pause(self, linger: float, entries: int, now: float) -> float:
         """Return the seconds to wait for a fuller answer, ``linger`` at most: none where hardly any would come."""
-        rate = self._count / max(now - self._since, SHORTEST_SECONDS)
+        rate = self.rate(now)
         return min(linger, entries / rate) if rate * linger >= WORTH_WAITING else 0.0

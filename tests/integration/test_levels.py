@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import threading
 from collections import Counter
@@ -13,7 +12,8 @@ from typing import Any
 import pytest
 
 from sqspipes import TaskClient
-from sqspipes.brokers.base import Broker
+from sqspipes.brokers.base import Answer, Broker
+from sqspipes.message import Delivery
 from sqspipes.runner.pace import MOST_BEHIND
 from tests.integration.support import PATIENCE, Seen, passed, piped, until
 from tests.unit.passing import Passing
@@ -139,29 +139,114 @@ def test_batch_of_a_lower_level_is_filled_with_its_own_first(domain: str, passin
     assert batches[lower[0]] == ["low"] * 5
 
 
+# What they cost
+
+
+class Polling(Passing):
+    """Has several requests in flight, and polls that end only when something has come.
+
+    ``requests`` counts what is asked, by action, but for the polls that the end of a run cuts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(entries=10, requests_in_flight=8)
+        self.requests: Counter[str] = Counter()
+        self.open: Counter[str] = Counter()
+        self.most_open: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def receive(self, queue: str, *, count: int, wait: float, lease: float, attempt: str) -> list[Delivery]:
+        wait = self.limits.longest_wait if wait else 0.0
+        with self._lock:
+            self.open[queue] += 1
+            self.most_open[queue] = max(self.most_open[queue], self.open[queue])
+        found = super().receive(queue, count=count, wait=wait, lease=lease, attempt=attempt)
+        with self._lock:
+            self.open[queue] -= 1
+            self.requests["receive"] -= bool(wait and not found)
+        return found
+
+    def _hook(self, action: str, queue: str, entries: Sequence[Any]) -> list[Answer] | None:
+        with self._lock:
+            self.requests[action] += 1
+        return super()._hook(action, queue, entries)
+
+    @property
+    def cost(self) -> int:
+        """The requests that messages cost."""
+        return sum(self.requests[action] for action in ("receive", "send", "ack", "extend"))
+
+
+@pytest.fixture
+def polling() -> Iterator[Polling]:
+    with contextlib.closing(Polling()) as broker:
+        yield broker
+
+
+class KeepingUp(Seen):
+    """Its task ``take`` is through with all it was sent before it is sent more."""
+
+    def __init__(self, broker: Polling, *queues: str) -> None:
+        super().__init__()
+        self._sending, self._sent = threading.Lock(), 0
+        for queue in queues:
+            broker.before["send", queue] = self._before_send
+
+    def _before_send(self, entries: Sequence[Any]) -> None:
+        with self._sending:
+            self.wait(self._sent)
+            self._sent += len(entries)
+
+
+def passed_on(value: int) -> int:
+    return value
+
+
 def test_three_busy_levels_cost_a_quarter_of_a_request_for_each_message(
-    domain: str, passing: Passing
+    domain: str, polling: Polling
 ) -> None:
-    requests: Counter[str] = Counter()
-    lock, seen = threading.Lock(), Seen()
-
-    def counted(action: str) -> Any:
-        def count(_: Sequence[Any]) -> None:
-            with lock:
-                requests[action] += 1
-
-        return count
-
-    for action, level in itertools.product(("receive", "ack", "extend"), ("", "--p1", "--p2")):
-        passing.before[action, f"work{level}"] = counted(action)
-    work = {**WORK, "method": seen.take, "priorities": 3, "workers": 4, "linger": 1.0}
-    with piped(domain, {"broker": passing}, work) as client:
+    seen = Seen()
+    work = {**WORK, "method": seen.take, "priorities": 3, "workers": 4, "linger": 5.0}
+    with piped(domain, {"broker": polling}, work, lease=60.0) as client:
         for level in range(3):
             client.put_many(range(500), priority=level)
+        polling.requests.clear()
         with client.start():
             seen.wait(1_500, 2 * PATIENCE)
     # A receive and an acknowledgement for ten are 0.2; sends are the next task's.
-    assert sum(requests.values()) <= 0.27 * 1_500, requests
+    assert polling.cost <= 0.27 * 1_500, polling.requests
+
+
+def test_two_tasks_with_three_busy_levels_cost_a_quarter_of_a_request_for_each_message(
+    domain: str, polling: Polling
+) -> None:
+    """Also when the second one keeps up with the first: what it asks for is worth asking for."""
+    seen = KeepingUp(polling, "two", "two--p1", "two--p2")
+    options: dict[str, Any] = {**WORK, "priorities": 3, "workers": 4, "linger": 5.0}
+    first, second = (
+        {**options, "method": passed_on, "name": "one"},
+        {**options, "method": seen.take, "name": "two"},
+    )
+    with piped(domain, {"broker": polling}, first, second, lease=60.0) as client:
+        for level in range(3):
+            client.put_many(range(300), priority=level)
+        polling.requests.clear()
+        with client.start():
+            seen.wait(900, 2 * PATIENCE)
+    # A receive, a send and an acknowledgement for ten, and of the second task no send.
+    assert polling.cost <= 0.27 * 2 * 900, polling.requests
+
+
+def test_queue_that_brings_little_is_asked_for_little_at_a_time(domain: str, polling: Polling) -> None:
+    """Also when each answer is full: what is asked for keeps room from lower levels."""
+    seen, resting = Seen(), threading.Event()
+    first, second = {**WORK, "method": passed_on, "name": "one"}, {**WORK, "method": seen.take, "name": "two"}
+    with piped(domain, {"broker": polling}, first, second, linger=5.0) as client, client.start():
+        for ten in range(0, 140, 10):
+            client.put_many(range(10))
+            seen.wait(ten + 10)
+            resting.wait(0.1)  # at least: the slower, the fewer
+    assert polling.most_open[f"{domain}--two.fifo"] <= 5
 
 
 # Strict

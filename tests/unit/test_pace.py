@@ -79,6 +79,13 @@ def arrivals(rate: float, seconds: float, pause: float = 0.01) -> tuple[Arrivals
     return seen, now
 
 
+@pytest.mark.parametrize("rate", [10, 1_000])
+def test_rate_is_what_came_in_the_last_seconds(rate: float) -> None:
+    seen, now = arrivals(rate, 5)
+    assert seen.rate(now) == pytest.approx(rate, rel=0.1)
+    assert seen.rate(now + 100) < rate / 50
+
+
 def test_queue_that_brings_little_is_not_waited_for() -> None:
     seen, now = arrivals(10, 5)
     assert seen.pause(0.05, 10, now) == 0.0
