@@ -84,6 +84,9 @@ def check_file(place: Place) -> None:
     url = f"file:{quote(os.fsencode(os.path.realpath(place.path)))}?mode=ro&immutable=1"
     try:
         with closing(sqlite3.connect(url, uri=True)) as connection:
+            # A crash or a full disk in the middle of a checkpoint leaves a file that is shorter than its header says:
+            # the log has the rest. It is no reason to refuse a file.
+            connection.execute("PRAGMA writable_schema=ON")
             ((changes,),) = connection.execute("PRAGMA schema_version").fetchall()
             _check_ours(connection, place, int(changes))
     except sqlite3.Error as error:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from sqspipes.brokers._sqlite_errors import lacks_room, translated
+from sqspipes.brokers._sqlite_room import Room
 from sqspipes.brokers._sqlite_schema import ForeignFileError, check_file, open_database
 from sqspipes.brokers._sqlite_transaction import Transaction
 from sqspipes.brokers._sqlite_turnstile import Turnstile
@@ -24,12 +25,16 @@ _TOGETHER = 64
 
 
 class _Request:
-    """One caller's work and what came of it; ``gate`` is where the caller sleeps."""
+    """One caller's work and what came of it; ``gate`` is where the caller sleeps.
 
-    __slots__ = ("done", "error", "gate", "result", "work")
+    ``adds``: the bytes and the number of the messages that it stores.
+    """
 
-    def __init__(self, work: Callable[[Transaction], Any]) -> None:
+    __slots__ = ("adds", "done", "error", "gate", "result", "work")
+
+    def __init__(self, work: Callable[[Transaction], Any], adds: tuple[int, int]) -> None:
         self.work = work
+        self.adds = adds
         self.result: Any = None
         self.error: BaseException | None = None
         self.done = False
@@ -85,6 +90,7 @@ class Store:
         try:
             self._turnstile.enter()
             self._database, self._file = open_database(place)
+            self._room = Room(self._database, None if place.path is None else os.path.realpath(place.path))
             self._identity = self._identified()
             self._turnstile.match()
             self._turnstile.leave()
@@ -100,10 +106,10 @@ class Store:
             if hasattr(self, part):
                 getattr(self, part).close()
 
-    def write(self, work: Callable[[Transaction], T]) -> T:
-        """Return what ``work`` returns, once it is committed."""
+    def write(self, work: Callable[[Transaction], T], adds: tuple[int, int] = (0, 0)) -> T:
+        """Return what ``work`` returns, once it is committed; ``adds``: bytes and number of what it stores."""
         self._check_alone()
-        request = _Request(work)
+        request = _Request(work, adds)
         try:
             self._pending.append(request)
             while not request.done:
@@ -184,7 +190,7 @@ class Store:
         """Run requests in one transaction; after an error each by itself, as one of them is to blame."""
         try:
             self._check_open()
-            self._commit(batch)
+            self._commit(batch, restarted=not room)
         except Exception as error:
             self._end()
             left = [request for request in batch if not request.done]
@@ -199,7 +205,7 @@ class Store:
             if not (isinstance(error, sqlite3.Error) or any(request.error for request in left)):
                 raise  # It came from outside: a signal's handler raised it.
 
-    def _commit(self, batch: list[_Request]) -> None:
+    def _commit(self, batch: list[_Request], *, restarted: bool) -> None:
         """Run the batch in one transaction: either all of it is done and safe, or nothing."""
         self._together = batch
         self._turnstile.enter()
@@ -210,6 +216,8 @@ class Store:
         self._begun = True
         transaction = self._transaction()
         try:
+            size, messages = (sum(numbers) for numbers in zip(*(each.adds for each in batch), strict=True))
+            self._room.check(size, messages, restarted=restarted)
             for request in batch:
                 request.run(transaction)
             transaction.finish()

@@ -75,7 +75,7 @@ class SqliteBroker(Broker):
         size = sum(parcel.entry.size for parcel in parcels)
         if size > self.limits.request_bytes:
             raise BrokerError(f"the request has {size:,} bytes, allowed are {self.limits.request_bytes:,}")
-        store.write(lambda t: sending.send(t, queue, parcels))
+        store.write(lambda t: sending.send(t, queue, parcels), (size, len(parcels)))
         return answers
 
     def receive(self, queue: str, *, count: int, wait: float, lease: float, attempt: str) -> list[Delivery]:

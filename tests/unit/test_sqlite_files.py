@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sqspipes import BrokerError, BrokerUnavailableError, RunError, TaskClient
-from sqspipes.brokers.base import QueueSpec
+from sqspipes.brokers.base import Entry, QueueSpec
 from sqspipes.brokers.sqlite import SqliteBroker
 from tests.integration.support import ROOT
 
@@ -196,6 +196,21 @@ def test_new_client_uses_the_file_that_took_the_place_of_another(
 # Full
 
 
+def test_file_whose_log_was_half_written_into_it_is_opened(tmp_path: Path) -> None:
+    # As after a crash, or on a full disk: the header already tells of pages that only the log has.
+    path = tmp_path / "pipe.db"
+    with contextlib.closing(SqliteBroker(f"sqlite:///{path}")) as broker:
+        broker.declare([QueueSpec("q")])
+        for number in range(50):
+            broker.send("q", [Entry("x" * 4_000, f"g{number}", f"id{number}")])
+        log = Path(f"{path}-wal").read_bytes()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    Path(f"{path}-wal").write_bytes(log)
+    with contextlib.closing(SqliteBroker(f"sqlite:///{path}")) as broker:
+        assert broker.depth("q").waiting == 50
+
+
 _FULL = """
 import os, resource, signal, sys
 from sqspipes import BrokerUnavailableError, TaskClient
@@ -219,3 +234,30 @@ def test_full_disk_is_drained_as_long_as_the_log_fits_into_the_file(tmp_path: Pa
     command = [sys.executable, "-c", _FULL, f"{tmp_path}/pipe.db"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == ("True 1\n", "")
+
+
+_GROWN = """
+import resource, signal, sys
+from sqspipes import PutError, TaskClient
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3_000_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+taken = []
+def opened():
+    tasks = [{"name": "task", "method": lambda value: taken.append(value["number"])}]
+    return TaskClient("full", broker=f"sqlite:///{sys.argv[1]}?synchronous=NORMAL").register_tasks(tasks)
+with opened() as client:
+    try:
+        client.put_many(({"number": number, "text": "x" * 20_000} for number in range(1_000)), timeout=0.1)
+    except PutError as error:
+        sent = error.sent
+with opened() as client:
+    client.run(drain=True)
+    client.put({"number": 0})
+    print(sorted(taken) == list(range(sent)), sent > 50, client.status().levels[0].waiting)
+"""
+
+
+def test_disk_that_the_file_filled_is_drained(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _GROWN, f"{tmp_path}/pipe.db"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.stdout == "True True 1\n", done.stderr
