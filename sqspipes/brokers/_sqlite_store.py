@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from sqspipes.brokers._sqlite_errors import lacks_room, translated
-from sqspipes.brokers._sqlite_room import Room
+from sqspipes.brokers._sqlite_room import FullError, Room
 from sqspipes.brokers._sqlite_schema import ForeignFileError, check_file, open_database
 from sqspipes.brokers._sqlite_transaction import Transaction
 from sqspipes.brokers._sqlite_turnstile import Turnstile
@@ -194,7 +194,9 @@ class Store:
         except Exception as error:
             self._end()
             left = [request for request in batch if not request.done]
-            if room and isinstance(error, sqlite3.Error) and lacks_room(error) and self._made_room():
+            lacks = room and isinstance(error, sqlite3.Error) and lacks_room(error)
+            # Acknowledging goes on also while another program's reader keeps the log from being brought in.
+            if lacks and (self._made_room() or isinstance(error, FullError)):
                 self._serve(left, room=False)
                 return
             if len(left) == 1 or isinstance(error, BrokerError):
