@@ -61,6 +61,7 @@ class Level:
         self.threads = 0  #: receivers, started as the width asks
         self.waiting: list[Receiver] = []  #: receivers that wait for a turn, the first place first
         self.open = 0  #: receives that are in flight
+        self.polls = 0  #: those of them that wait for messages
         self.asked = 0  #: messages that receives in flight will probably bring
         self.busy = False  #: the last answer was full
         self.full = 0  #: full answers in a row
@@ -116,7 +117,13 @@ class Intake:
         self._hold_back()
         with self._dispatcher.lock:
             for level in self._levels:
-                self._start_thread(level)
+                self._start_threads(level)
+
+    def _start_threads(self, level: Level) -> None:
+        """Have as many receivers as the width asks for, and one more where lower levels may wait for an answer."""
+        spare = self._task.strict and level is not self._levels[0]
+        while level.threads < level.width + spare:
+            self._start_thread(level)
 
     def _start_thread(self, level: Level) -> None:
         receiver = Receiver(level.threads)
@@ -173,11 +180,8 @@ class Intake:
 
         Also when the answer was overdue: nobody knows when the broker gave it.
         """
-        # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on. Nor does the
-        # receive after many messages with groups: what is left may all be behind what is held here.
-        lower_waits = self._task.strict and not level.empty and level is not self._levels[0]
-        longest = min(self.wait, BESIDE_SECONDS) if place else self.wait
-        wait = 0.0 if lower_waits or level.grouped else longest
+        wait = self._wait_for_messages(level, place)
+        waits = wait > 0
         unblocked = self._dispatcher.unblocked
         attempt, tries, first = f"{self._name}-{next(self._attempts)}", 0, self._clock.now()
         deliveries: list[Delivery] = []
@@ -203,7 +207,9 @@ class Intake:
             self._outage.succeeded(level.part)
         ended = self._clock.now()
         received = first if tries or ended - first > self._broker.limits.longest_answer else ended
-        level.empty = not deliveries
+        with self._dispatcher.lock:
+            level.polls -= waits
+            level.empty = not deliveries
         self._hold_back()
         suspicious = any(map(self._dispatcher.is_suspicious, deliveries))
         grouped = bool(deliveries) and self._dispatcher.take(level.number, deliveries, received)
@@ -213,6 +219,42 @@ class Intake:
         if (short and (deliveries or level.grouped)) or enough:
             self._linger(level, unblocked if grouped or level.grouped else None)
         level.grouped = grouped and len(deliveries) >= MANY_GROUPED
+
+    def _wait_for_messages(self, level: Level, place: int) -> float:
+        """Return the seconds that a receive is to wait, and count it if it does."""
+        with self._dispatcher.lock:
+            keeps_out = self._keeps_lower_out(level)
+            # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on. Nor does
+            # the receive after many messages with groups: what is left may all be behind what is held here.
+            if level.grouped or (keeps_out and (self._one_at_a_time(level) or self._lower_waits(level))):
+                return 0.0
+            level.polls += 1
+        return min(self.wait, BESIDE_SECONDS) if place or keeps_out else self.wait
+
+    def _keeps_lower_out(self, level: Level) -> bool:
+        """Say whether nothing of lower levels may begin before this one has answered that it is empty."""
+        return self._task.strict and not level.empty and level is not self._levels[0]
+
+    def _lower_waits(self, level: Level) -> bool:
+        """Say whether there is something of a lower level to begin or to be asked for; the lock is held."""
+        lower = [each for each in self._levels if each.number < level.number]
+        return any(
+            self._dispatcher.lanes.of[each.number].ready or (each.waiting and not each.waiting[0].place)
+            for each in lower
+        )
+
+    def _one_at_a_time(self, level: Level) -> bool:
+        """Say whether receives of a queue may not overlap, as one of its messages may kill its process."""
+        return bool(level.singly or self._dispatcher.suspects(level.queue))
+
+    def _width(self, level: Level) -> int:
+        """Return how many receives may be in flight: beside polls one more, for lower levels that wait."""
+        if not self._keeps_lower_out(level) or not level.open:
+            return level.width
+        if level.open - level.polls >= level.width:
+            return 0  # its answer may be that the queue is empty, while another one's is not taken in yet
+        asks = level.polls == level.open and self._lower_waits(level)
+        return max(level.width, level.open + 1) if asks else level.width
 
     def _rest(self, seconds: float) -> bool:
         """Wait between two tries; return whether it was told to stop."""
@@ -259,8 +301,8 @@ class Intake:
             asked_for = 1 + math.ceil(level.arrivals.rate(now) * SECONDS_ASKED_FOR / entries)
             most = min(self._broker.limits.requests_in_flight, asked_for)
             level.width = min(level.width + 1, most) if level.full >= BACKLOG_AFTER else 1
-            if level.width > level.threads and not self._stopped.is_set():
-                self._start_thread(level)
+            if not self._stopped.is_set():
+                self._start_threads(level)
             self._invite()
 
     def _wait_for_turn(self, level: Level, receiver: Receiver) -> tuple[int, int] | None:
@@ -293,7 +335,7 @@ class Intake:
                 level.asked += reserved
                 asked += reserved
                 receiver.called.release()
-        wanted = any(level.waiting and level.waiting[0].place < level.width for level in self._levels)
+        wanted = any(level.waiting and level.waiting[0].place < self._width(level) for level in self._levels)
         self._dispatcher.invite = self._invite if wanted else None
 
     def _allowed(self, level: Level, place: int, used: int, asked: int) -> int:
@@ -302,7 +344,7 @@ class Intake:
         What is held of lower ones takes no room from it. The dispatcher's lock is held.
         """
         # What comes in beside a suspect could not run, and would die with it.
-        if place >= level.width or self._paused or self._dispatcher.shut:
+        if place >= self._width(level) or self._paused or self._dispatcher.shut:
             return 0
         dispatcher = self._dispatcher
         held = dispatcher.lanes.of[level.number :]
@@ -316,7 +358,7 @@ class Intake:
             return 1 if used == 0 and level.open == 0 else 0
         # A process's first receive of a queue, and those while it holds a suspect and after it, take a single
         # message: one that kills its process then takes no neighbour with it.
-        if level.singly or dispatcher.suspects(level.queue):
+        if self._one_at_a_time(level):
             room = 0 if level.open else dispatcher.pace.capacity - used
             return min(1, max(0, room) or self._share(level))
         most, room = self._broker.limits.entries, dispatcher.pace.capacity - used - asked

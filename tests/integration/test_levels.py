@@ -217,24 +217,25 @@ def test_three_busy_levels_cost_a_quarter_of_a_request_for_each_message(
     assert polling.cost <= 0.27 * 1_500, polling.requests
 
 
+@pytest.mark.parametrize(("strict", "linger"), [(False, 5.0), (True, 1.0)])
 def test_two_tasks_with_three_busy_levels_cost_a_quarter_of_a_request_for_each_message(
-    domain: str, polling: Polling
+    strict: bool, linger: float, domain: str, polling: Polling
 ) -> None:
     """Also when the second one keeps up with the first: what it asks for is worth asking for."""
     seen = KeepingUp(polling, "two", "two--p1", "two--p2")
-    options: dict[str, Any] = {**WORK, "priorities": 3, "workers": 4, "linger": 5.0}
+    options: dict[str, Any] = {**WORK, "priorities": 3, "workers": 4, "linger": linger, "strict": strict}
     first, second = (
         {**options, "method": passed_on, "name": "one"},
         {**options, "method": seen.take, "name": "two"},
     )
     with piped(domain, {"broker": polling}, first, second, lease=60.0) as client:
         for level in range(3):
-            client.put_many(range(300), priority=level)
+            client.put_many(range(500), priority=level)
         polling.requests.clear()
         with client.start():
-            seen.wait(900, 2 * PATIENCE)
+            seen.wait(1_500, 2 * PATIENCE)
     # A receive, a send and an acknowledgement for ten, and of the second task no send.
-    assert polling.cost <= 0.27 * 2 * 900, polling.requests
+    assert polling.cost <= 0.27 * 2 * 1_500, polling.requests
 
 
 def test_queue_that_brings_little_is_asked_for_little_at_a_time(domain: str, polling: Polling) -> None:
@@ -309,6 +310,24 @@ def test_strict_lets_a_lower_level_begin_beside_an_open_poll(domain: str, passin
         for number in range(5):
             client.put(number)
             seen.wait(number + 1)  # a poll is open for longer
+
+
+def test_strict_lets_a_lower_level_begin_beside_polls_that_followed_an_answer(
+    domain: str, polling: Polling
+) -> None:
+    """Those of a busy higher level wait for messages, too: once something waits for a word, there is one."""
+    seen = Seen()
+    first, second = {**WORK, "method": passed_on, "name": "one"}, {**WORK, "method": seen.take, "name": "two"}
+    levels: dict[str, Any] = {"priorities": 3, "strict": True}
+    with (
+        piped(domain, {"broker": polling}, {**first, **levels}, {**second, **levels}) as client,
+        client.start(),
+    ):
+        for number in range(10):
+            client.put_many([2] * 50, priority=2)
+            seen.wait(51 * number + 50)
+            client.put(0)
+            seen.wait(51 * number + 51)
 
 
 def test_strict_level_whose_calls_all_fail_stops_nobody(domain: str, passing: Passing) -> None:
