@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from sqspipes.forked import Stepped, called
 from sqspipes.step import Step, StepCall, has_run, outputs
 
 if TYPE_CHECKING:
@@ -39,31 +40,30 @@ class AsyncStepCall(StepCall):
 
     async def _called(self, args: tuple[Any, ...]) -> Any:
         async with self._lent() as step:
-            await _ended(step.before_consume())
-            result = await step.consume(*args)
+            await _ended(step.before_consume)
+            result = step.consume(*args)
             while inspect.isawaitable(result):
-                result = await result
+                result = await Stepped(_awaited(result))
             if isinstance(result, AsyncGenerator):  # it uses the instance, which is ours only here
-                async with aclosing(result) as values:
-                    step._produced[:0] = [value async for value in values]
+                step._produced[:0] = [value async for value in _each(result)]
                 result = None
-            await _ended(step.after_consume(args[0] if args else None))
+            await _ended(step.after_consume, args[0] if args else None)
             return outputs(step._produced, result) if step._produced else result
 
     async def _streamed_async(self, args: tuple[Any, ...]) -> AsyncIterator[Any]:
         async with self._lent() as step:
-            await _ended(step.before_consume())
-            async with aclosing(step.consume(*args)) as values:
+            await _ended(step.before_consume)
+            async with aclosing(_each(step.consume(*args))) as values:
                 async for value in values:
                     yield value
-            await _ended(step.after_consume(args[0] if args else None))
+            await _ended(step.after_consume, args[0] if args else None)
             for value in step._produced:
                 yield value
 
     async def rollback(self, value: Any) -> list[Any]:
         """Roll one value back; return what the step produced."""
         async with self._lent() as step:
-            await _ended(step.rollback(*self._given((value,))))
+            await _ended(step.rollback, *self._given((value,)))
             return step._produced
 
     async def leave(self) -> None:
@@ -78,7 +78,7 @@ class AsyncStepCall(StepCall):
         import asyncio
 
         try:
-            await _ended(step.teardown())
+            await _ended(step.teardown)
         except asyncio.CancelledError:
             raise
         except BaseException:  # a SystemExit would end the loop
@@ -92,7 +92,7 @@ class AsyncStepCall(StepCall):
             step = free.pop()
         else:
             step = self._made()
-            await _ended(step.setup())
+            await _ended(step.setup)
         step._produced = []
         try:
             yield step
@@ -106,6 +106,23 @@ class AsyncStepCall(StepCall):
             return self._free.setdefault(asyncio.get_running_loop(), [])
 
 
-async def _ended(made: Any) -> None:
-    """Wait for what a hook returned, if that is to be awaited."""
-    has_run(await made if inspect.isawaitable(made) else made)
+async def _awaited(made: Any) -> Any:
+    """Return what something to be awaited gives."""
+    return await made
+
+
+async def _each(values: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+    """Yield what an async generator yields; when it is closed, the generator is."""
+    async with aclosing(values):
+        while True:
+            try:
+                value = await Stepped(anext(values))
+            except StopAsyncIteration:
+                return
+            yield value
+
+
+async def _ended(hook: Callable[..., Any], *args: Any) -> None:
+    """Run a hook, and wait for what it returned, if that is to be awaited."""
+    made = called(hook, *args)
+    has_run(await Stepped(_awaited(made)) if inspect.isawaitable(made) else made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from sqspipes.forked import called
 from sqspipes.runner.calls import Plan
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Caller:
     def call(self, plan: Plan, *args: Any) -> Any:
         """Return what a task's function returns, which may have to be awaited."""
         self._called[plan.task.name] = plan
-        return plan.function(*args)
+        return called(plan.function, *args)
 
     def awaited(self, made: Any) -> Any:
         """Return what something to be awaited gives, or a plain generator of what an async one yields."""

@@ -19,6 +19,7 @@ from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry, QueueSpec
 from sqspipes.caller import Caller
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
+from sqspipes.forked import called, yielded
 from sqspipes.letters import DeadLetters
 from sqspipes.message import Message, checked_name
 from sqspipes.outputs import check_place, check_readable, output_task, reading, taken
@@ -266,7 +267,7 @@ class TaskClient:
             raise stopped(error) from error
 
         def entries() -> Iterator[tuple[str, Entry]]:
-            for value in values:
+            for value in yielded(values):
                 message, text = self._message(
                     target, value, priority_of(value), group_of(value), id_of(value)
                 )
@@ -477,7 +478,7 @@ class TaskClient:
     def _share(self, asked: Asked, first: bool) -> Run:
         """Return the run of one of several processes: the first has the whole plan."""
         if asked.prepare is not None:
-            asked.prepare()
+            called(asked.prepare)
         known, self._declared = self._declared, {}
         try:
             plan = self._checked(asked, 0.0)

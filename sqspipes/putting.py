@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqspipes import clocks
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, PutError
+from sqspipes.forked import called
 from sqspipes.message import Message
 from sqspipes.options import LONGEST_SECONDS
 from sqspipes.patience import patiently
@@ -190,5 +192,5 @@ def _batcher(broker: Broker, queue: str, outage: Outage, progress: _Progress) ->
 def each(values: Iterable[Any], choice: Any, default: Any) -> Callable[[Any], Any]:
     """Return a function of a value: the choice itself if it is callable, else the constant."""
     if callable(choice):
-        return choice  # type: ignore[no-any-return]
+        return partial(called, choice)
     return lambda _: default if choice is None else choice

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from sqspipes import lines
 from sqspipes.errors import MissingKeyError, OptionError
+from sqspipes.forked import called, yielded
 from sqspipes.values import let_go, typename
 
 #: What a step may have besides ``consume``.
@@ -147,8 +148,8 @@ class StepCall:
         args = self._given(args)
         instructions = args[0] if args else None
         step._produced = []
-        has_run(step.before_consume())
-        result = step.consume(*args)
+        has_run(called(step.before_consume))
+        result = called(step.consume, *args)
         follow = partial(_consumed, step, instructions)
         if inspect.isawaitable(result) or isinstance(result, AsyncGenerator):  # of a wrapped ``async def``
             return Pending(result, follow)
@@ -163,7 +164,7 @@ class StepCall:
         """Roll one value back; return what the step produced."""
         step = self._instance()
         step._produced = []
-        made: Any = step.rollback(*self._given((value,)))
+        made: Any = called(step.rollback, *self._given((value,)))
         if inspect.isawaitable(made):
             return Pending(made, lambda _: step._produced)
         has_run(made)
@@ -174,7 +175,7 @@ class StepCall:
         step, self._threads.step = getattr(self._threads, "step", None), None
         if step is not None:
             try:
-                has_run(step.teardown())
+                has_run(called(step.teardown))
             except BaseException as error:  # a SystemExit, too: its thread has more to end than the step
                 step.log.exception("teardown of step %s failed", self.__name__)
                 if (
@@ -194,7 +195,7 @@ class StepCall:
         found: Step | None = getattr(self._threads, "step", None)
         if found is None:
             found = self._made()
-            has_run(found.setup())
+            has_run(called(found.setup))
             self._threads.step = found
         return found
 
@@ -205,7 +206,7 @@ class StepCall:
         if not hasattr(self.step, "name"):
             made.name = self.__name__
         made._produced = []
-        made.__init__()  # type: ignore[misc]
+        called(made.__init__)  # type: ignore[misc]
         return made
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -237,12 +238,15 @@ def _consumed(step: Step, instructions: Any, result: Any) -> Any:
     """Return what goes on after ``consume``: what it returned or yields, and what it produced."""
     if inspect.isgenerator(result):
         return _streamed(step, result, instructions)
-    has_run(step.after_consume(instructions))
+    has_run(called(step.after_consume, instructions))
     return outputs(step._produced, result) if step._produced else result
 
 
 def _streamed(step: Step, values: Iterator[Any], instructions: Any) -> Iterator[Any]:
     """Yield what a step yields, as it comes, and what it produced once all went well."""
-    yield from values
-    has_run(step.after_consume(instructions))
+    try:
+        yield from yielded(values)
+    finally:
+        values.close()  # type: ignore[attr-defined]
+    has_run(called(step.after_consume, instructions))
     yield from step._produced

@@ -13,6 +13,7 @@ from typing import Any
 from sqspipes import names, options
 from sqspipes.async_step import AsyncStepCall
 from sqspipes.errors import OptionError, SignatureError
+from sqspipes.forked import called
 from sqspipes.step import Step, StepCall
 
 #: Threads of one task in one process.
@@ -160,12 +161,12 @@ class Task:
         if self.backoff is None:
             full = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(attempt - 1, 16))
             return random.uniform(full / 2, full)
-        seconds = self.backoff(attempt, error) if callable(self.backoff) else self.backoff
+        seconds = called(self.backoff, attempt, error) if callable(self.backoff) else self.backoff
         return options.capped_seconds(f"task {self.name!r}: backoff", seconds)
 
     def next_interval(self) -> float:
         """Return the seconds to the next call of a source."""
-        seconds = self.interval() if callable(self.interval) else self.interval or 0.0
+        seconds = called(self.interval) if callable(self.interval) else self.interval or 0.0
         return options.capped_seconds(f"task {self.name!r}: interval", seconds)
 
 

@@ -11,6 +11,7 @@ from types import NoneType
 from typing import Any
 
 from sqspipes.errors import EncodingError
+from sqspipes.forked import called
 
 #: Types whose values hold nothing: most of what travels is made of them.
 PLAIN = frozenset({str, int, float, bool, NoneType})
@@ -113,7 +114,7 @@ def _checking(default: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return a ``default`` whose results are checked, and that describes nothing which is still to run."""
 
     def checked(part: Any) -> Any:
-        made = None if is_async(part) else default(part)
+        made = None if is_async(part) else called(default, part)
         if is_lazy(part) and not isinstance(made, list | tuple | dict):
             raise TypeError(f"it holds {typename(part)}, which nobody would run")
         if type(made) not in PLAIN and (twice := _key_that_is_there_twice(made)):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from sqspipes.forked import called
 from sqspipes.results import BatchFailure
 from sqspipes.runner.calls import Plan, failed, hand_on, leave_alone, resolved
 from sqspipes.runner.executor import DONE, Ending, Outcome, Outlet
-from sqspipes.runner.forked import called
 from sqspipes.runner.held import Held
 from sqspipes.runner.settler import Abandoned
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 from sqspipes import lines
 from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesError
+from sqspipes.forked import called, yielded
 from sqspipes.message import Death, Message, checked_name, content_of, output_id, result_id
 from sqspipes.results import Output, Reject, Retry, TaskCallback, ends_line
 from sqspipes.runner.entries import as_received
 from sqspipes.runner.executor import DONE, Emission, Ending, Outcome, Outlet
-from sqspipes.runner.forked import called
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 from sqspipes.step import Pending, StepCall
@@ -34,9 +34,6 @@ MOST_HOPS = 1_000
 
 #: Types of most results, none of which is to be awaited.
 _READY = PLAIN | CONTAINERS
-
-#: What no generator yields.
-_OVER = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ def failed(plan: Plan, held: Held, outlet: Outlet, error: BaseException) -> Outc
         return outcome
 
     def rollback() -> Any:
-        return resolved(called(step.rollback, as_received(held).value), outlet)
+        return resolved(step.rollback(as_received(held).value), outlet)
 
     return _rolled_back(plan, held, outlet, outcome, rollback)
 
@@ -190,19 +187,19 @@ def resolved(made: Any, outlet: Outlet) -> Any:
 def each(values: Iterator[Any], outlet: Outlet) -> Generator[Any, None, None]:
     """Yield what a generator yields, async parts run; when it is closed, the generator is."""
     try:
-        while (value := called(next, values, _OVER)) is not _OVER:
+        for value in yielded(values):
             if isinstance(value, AsyncGenerator):
                 yield from each(outlet.awaited(value), outlet)
             else:
                 yield resolved(value, outlet)
     finally:
-        values.close()  # type: ignore[attr-defined]
+        called(values.close)  # type: ignore[attr-defined]
 
 
 def close(values: Any, whose: str) -> None:
     """Close a generator that may have been left half-way; what it raises changes nothing, and is logged."""
     try:
-        values.close()
+        called(values.close)
     except Abandoned:
         raise
     except BaseException as error:

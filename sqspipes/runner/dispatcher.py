@@ -12,6 +12,7 @@ from sqspipes import clocks, lines
 from sqspipes import message as messages
 from sqspipes.brokers.base import MAX_RECEIVES
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
+from sqspipes.forked import called
 from sqspipes.message import Delivery, Message
 from sqspipes.runner import calls, current
 from sqspipes.runner.batch import perform_batch
@@ -307,7 +308,7 @@ class Dispatcher:
     def _call(self, held: Held) -> Any:
         """Return an async function's coroutine or generator for a message."""
         current.begin(held, self._shared.leases.clock)  # in an asyncio task of its own
-        return self._plan.function(held.message.value, *self.task.args)
+        return called(self._plan.function, held.message.value, *self.task.args)
 
     def _conclude(self, held: Held, result: Callable[[], Any]) -> Outcome:
         token = current.begin(held, self._shared.leases.clock)

@@ -21,6 +21,7 @@ class Results(Iterator[Any]):
     A result's message is acknowledged when the next one is asked for, and when a ``with`` block is left
     normally; left by an exception, it is given back. Closing, or leaving the block or the loop, stops the run in
     good order. Bounded: a slow reader slows the pipe. It ends by itself when nothing came for ``timeout`` seconds.
+    A forked child reads nothing more: the results are its parent's.
     """
 
     def __init__(self, run: Run, stream: Stream, timeout: float = math.inf) -> None:
@@ -37,6 +38,8 @@ class Results(Iterator[Any]):
         return self
 
     def __next__(self) -> Any:
+        if not self._run.is_here:  # a forked child has no part in the run
+            raise StopIteration
         try:
             result = self._stream.next(self._timeout)
         except BaseException:

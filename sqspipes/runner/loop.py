@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 import types
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
@@ -12,12 +13,35 @@ from functools import partial
 from typing import Any
 
 from sqspipes import clocks, lines
+from sqspipes.forked import Stepped, called
 from sqspipes.runner.executor import Call, Emission, Ended, Engine, Executor, Outcome, ThreadExecutor
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.overdue import BLOCKED_SECONDS
 from sqspipes.runner.settler import Abandoned
 
 logger = lines.logger(__name__)
+
+#: ``loop`` is the loop of this thread.
+_here = threading.local()
+
+
+def _stop_in_child() -> None:
+    """In a forked child, have the loop end where it would go on: it is the parent's."""
+    loop: asyncio.AbstractEventLoop | None = getattr(_here, "loop", None)
+    if loop is not None:
+        loop.stop()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stop_in_child)
+
+
+class _Threads(futures.ThreadPoolExecutor):
+    """The threads of ``asyncio.to_thread``: a process that is forked in one ends where it comes back."""
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> futures.Future[Any]:
+        """Call a function in a thread."""
+        return super().submit(called, partial(function, *args, **options))
 
 
 class Loop:
@@ -40,6 +64,7 @@ class Loop:
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps no hold on them
         self._leaves = leaves
         self._closed = False
+        self.here = os.getpid()
 
     def begin(self, coroutines: Sequence[Coroutine[Any, Any, None]]) -> bool:
         """Run coroutines, from any thread; False where they never begin: after the ``close`` and the loop's death."""
@@ -100,6 +125,8 @@ class Loop:
 
     def _started(self) -> asyncio.AbstractEventLoop:
         self._loop = loop = asyncio.new_event_loop()
+        loop.set_task_factory(stepped)
+        loop.set_default_executor(_Threads(thread_name_prefix="asyncio"))
         self._thread = threading.Thread(target=self._work, args=(loop,), name=self._name, daemon=True)
         self._thread.start()
         return loop
@@ -108,14 +135,16 @@ class Loop:
         self, loop: asyncio.AbstractEventLoop, coroutines: Sequence[Coroutine[Any, Any, None]]
     ) -> None:
         for coroutine in coroutines:
-            task = loop.create_task(coroutine)
+            # Not made by the loop's factory: these coroutines step what they call themselves.
+            task = asyncio.Task(coroutine, loop=loop)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             asyncio.set_event_loop(loop)
-            loop.run_forever()
+            _here.loop = loop
+            called(loop.run_forever)
         except BaseException as error:  # a SystemExit of what a task has begun, for one
             with self._lock:
                 self._closed = True  # nobody may wait for what would never begin
@@ -268,7 +297,8 @@ class LoopExecutor(Executor):
     @types.coroutine
     def _taking_turns(self, coroutine: Any, held: Held) -> Generator[Any, Any, Any]:
         """Await a coroutine, or a step of an async generator, noting when it has the loop to itself."""
-        go_on: Callable[[], Any] = partial(coroutine.send, None)
+        stepped = Stepped(coroutine, self._loop.here)
+        go_on: Callable[[], Any] = partial(stepped.send, None)
         while True:
             self._turn = (held, clocks.monotonic())
             try:
@@ -278,9 +308,9 @@ class LoopExecutor(Executor):
             finally:
                 self._turn = None
             try:
-                go_on = partial(coroutine.send, (yield awaited))
+                go_on = partial(stepped.send, (yield awaited))
             except BaseException as error:
-                go_on = partial(coroutine.throw, error)
+                go_on = partial(stepped.throw, error)
 
 
 def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
@@ -290,6 +320,11 @@ def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
             task.cancel()
         loop.run_until_complete(asyncio.wait(left))
     loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def stepped(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    """Return an asyncio task for a coroutine, also of the user's: a process that it forks leaves the loop alone."""
+    return asyncio.Task(Stepped(coroutine), loop=loop, **options)
 
 
 async def awaited(made: Any) -> Any:
@@ -308,7 +343,7 @@ async def _closed(values: AsyncGenerator[Any, None]) -> None:
 async def _caught(coroutine: Coroutine[Any, Any, Any]) -> Callable[[], Any]:
     """Return a function that returns, or raises, what came of a coroutine: a SystemExit would end the loop."""
     try:
-        return partial(_given, await coroutine)
+        return partial(_given, await Stepped(coroutine))
     except BaseException as error:
         return partial(_raised, error)
 

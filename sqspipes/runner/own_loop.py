@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
-from sqspipes.runner.loop import awaited, end_tasks
+from sqspipes.runner.loop import awaited, end_tasks, stepped
 from sqspipes.workers import Workers
 
 
@@ -20,6 +20,7 @@ class OwnLoop:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop.set_task_factory(stepped)
         self._beside: Workers | None = None
         if asyncio._get_running_loop() is not None:
             self._beside = Workers(1, "sqspipes loop")

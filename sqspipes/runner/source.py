@@ -13,6 +13,7 @@ from typing import Any
 
 from sqspipes import clocks, lines
 from sqspipes.errors import OptionError
+from sqspipes.forked import OVER, called
 from sqspipes.message import Message
 from sqspipes.names import MOST_PRIORITIES
 from sqspipes.options import checked_int
@@ -20,7 +21,6 @@ from sqspipes.results import Output, Retry, TaskCallback, ends_line
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.executor import Engine, Outlet
-from sqspipes.runner.forked import called
 from sqspipes.runner.held import Origin
 from sqspipes.runner.overdue import Overdue
 from sqspipes.runner.run_loop import RunLoop
@@ -177,9 +177,8 @@ class Source:
     def _iterate_once(self, values: Iterator[Any]) -> None:
         while self._wait_for_tick():
             with _Running(self):
-                try:
-                    value = called(next, values)
-                except StopIteration:
+                value = called(next, values, OVER)
+                if value is OVER:
                     return
                 origin = Origin()
                 self._emit(origin, value)
@@ -277,7 +276,7 @@ def prioritized(plan: Plan, made: Any, level_of: Callable[[Any], Any] | None, ou
     if output.priority is not None:
         return output
     said = f"priority of what {plan.task.name} returned"
-    return replace(output, priority=checked_int(said, level_of(output.value), 0, MOST_PRIORITIES - 1))
+    return replace(output, priority=checked_int(said, called(level_of, output.value), 0, MOST_PRIORITIES - 1))
 
 
 def _each_prioritized(

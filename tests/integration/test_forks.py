@@ -103,49 +103,6 @@ def test_process_that_a_task_of_the_command_forks_can_be_terminated(late: bool, 
     assert "-15" in done.stdout.split() + done.stderr.split(), done.stderr[-2_000:]
 
 
-_COMES_BACK = """
-import os, sys
-from sqspipes import TaskCallback, TaskClient
-parent = os.getpid()
-def leave(value):
-    sys.stderr.flush()
-    HOW
-def function(value):
-    pid = os.fork()
-    if not pid:
-        return leave(value)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-def generator(value):
-    yield function(value)
-def batch(values):
-    return [function(value) for value in values]
-def source():
-    yield function(1)
-def forks_and_shows(value):
-    code = function(value)
-    if os.getpid() == parent:
-        show(code)
-def callback(value):
-    return TaskCallback(None, forks_and_shows, (value,))
-def show(value):
-    os.write(1, b"%d\\n" % value)
-task = {"method": METHOD, "retries": 0, **({"batch": 1} if METHOD is batch else {})}
-client = TaskClient("forks", broker="memory://").register_tasks([task, {"name": "show", "method": show}])
-if METHOD is not source:
-    client.put(1)
-client.run(drain=True)
-"""
-
-
-@pytest.mark.parametrize("method", ["function", "generator", "batch", "source", "callback"])
-@pytest.mark.parametrize(
-    ("how", "code"), [("sys.exit(3)", "3"), ("raise ValueError", "1"), ("return value", "0")]
-)
-def test_process_that_a_task_forks_ends_where_it_comes_back(method: str, how: str, code: str) -> None:
-    program = _COMES_BACK.replace("HOW", how).replace("METHOD", method)
-    assert _said(program) == [code]
-
-
 _BLOCK = """
 import os, sys, threading
 from sqspipes import TaskClient
@@ -178,6 +135,32 @@ def test_fork_inside_a_block_leaves_the_run_to_the_parent(
     program = _BLOCK.replace("OPENED_IS_RUN", str(is_run)).replace("OPENED", opened)
     expected = ["3", "True"] if is_run else ["3"]
     assert _said(program, broker_arguments(broker)["broker"]) == expected
+
+
+_READS = """
+import os, signal, sys
+from sqspipes import TaskClient
+def work(value):
+    return value
+client = TaskClient("forks", broker=sys.argv[1]).register_tasks([{"name": "work", "method": work}])
+client.put_many([1, 2, 3])
+pid, read = None, 0
+for result in client.run(iterate=True, drain=True):
+    read += 1
+    if pid is None:
+        pid = os.fork()
+        signal.alarm(0 if pid else 20)
+if not pid:
+    raise SystemExit(read)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), read)
+"""
+
+
+@pytest.mark.parametrize("broker", ["memory", "sqlite"])
+def test_child_that_goes_on_to_read_results_reads_no_more(
+    broker: str, broker_arguments: Callable[[str], dict[str, Any]]
+) -> None:
+    assert _said(_READS, broker_arguments(broker)["broker"]) == ["1", "3"]
 
 
 _OUTLIVES = """

@@ -28,7 +28,7 @@ LAYERS = (
     "options urls",
     "errors",
     "clocks wakeup workers",
-    "lines",
+    "lines forked",
 )
 
 
