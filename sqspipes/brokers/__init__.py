@@ -56,6 +56,6 @@ def _redis_broker(url: str) -> Broker:
         if error.name is None or error.name.partition(".")[0] != "redis":
             raise
         raise OptionError(
-            f"broker is {shown(url)!r}: the package redis is missing, pip install sqspipes[redis]"
+            f"broker is {shown(url)!r}: the package redis is missing, pip install 'redis>=5.0.1'"
         ) from error
     return RedisBroker(url)

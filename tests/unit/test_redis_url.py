@@ -126,4 +126,4 @@ def test_missing_package_is_named() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", _WITHOUT], check=True, cwd=_ROOT, capture_output=True, text=True, timeout=60
     )
-    assert "pip install sqspipes[redis]" in ended.stdout and "secret" not in ended.stdout
+    assert "pip install 'redis>=5.0.1'" in ended.stdout and "secret" not in ended.stdout
