@@ -53,7 +53,7 @@ class Pipe:
     @property
     def reachable(self) -> dict[str, Task]:
         """What a result can go to, by name: all but a source, which takes no value and has no queue."""
-        return {task.name: task for task in (*self.tasks, *self._outputs) if not task.is_source()}
+        return {task.name: task for task in (*self.tasks, *self._outputs) if not task.is_source}
 
     @property
     def _outputs(self) -> tuple[Task, ...]:
@@ -75,7 +75,7 @@ class Pipe:
     def fed(self, name_or_index: TaskName) -> Task:
         """Return a task that takes values, by its name or its place."""
         task = self.named(name_or_index)
-        if task.is_source():
+        if task.is_source:
             raise OptionError(f"task {task.name!r} is a source, the clock calls it: it takes no value")
         return task
 
@@ -158,7 +158,7 @@ def _levels(task: Task, low: Any, high: Any) -> list[int]:
     first = 0 if low is None else options.checked_int("min_priority", low, 0, most)
     last = most if high is None else options.checked_int("max_priority", high, 0, most)
     levels = [level for level in range(task.priorities) if first <= level <= last]
-    if not levels and not task.is_source():
+    if not levels and not task.is_source:
         has = f"task {task.name!r} has levels 0 to {task.priorities - 1}"
         raise OptionError(f"min_priority is {low!r} and max_priority {high!r}: {has}")
     return levels

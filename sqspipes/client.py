@@ -7,7 +7,6 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields, replace
 from functools import partial
 from types import TracebackType
@@ -16,9 +15,10 @@ from typing import Any, Literal, overload
 from sqspipes import mending, names, options, watching
 from sqspipes.asked import Asked, Pipe, TaskName, checked_priority
 from sqspipes.brokers import open_broker
-from sqspipes.brokers.base import Broker, Entry, QueueSpec
+from sqspipes.brokers.base import Broker, Entry
+from sqspipes.callables import kind_of
 from sqspipes.caller import Caller
-from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
+from sqspipes.errors import BrokerUnavailableError, OptionError
 from sqspipes.forked import called, yielded
 from sqspipes.letters import DeadLetters
 from sqspipes.message import Message, checked_name
@@ -28,6 +28,7 @@ from sqspipes.processes import child, travel
 from sqspipes.processes.fleet import MOST_PROCESSES, Fleet
 from sqspipes.processes.printed import Show
 from sqspipes.putting import DirectEngine, each, not_put, send_many, send_one, stopped
+from sqspipes.queues import NewQueues, Queues
 from sqspipes.runner import calls, word
 from sqspipes.runner.entries import message_entry
 from sqspipes.runner.held import Origin
@@ -37,7 +38,7 @@ from sqspipes.runner.plan import RunPlan, Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
 from sqspipes.runner.source import prioritized
-from sqspipes.task import INHERITED, Backoff, Task, is_async, make_tasks
+from sqspipes.task import INHERITED, Backoff, Task, make_tasks
 from sqspipes.trial import Trial
 from sqspipes.values import encode_value
 from sqspipes.watching import Status
@@ -120,10 +121,12 @@ class TaskClient:
             raise options.refuse("json_default", json_default, "a callable, as in json.dumps(default=)")
         self.domain = names.checked_part("domain", domain)
         self._pipe = Pipe((), options.checked_bool("ignore_none", ignore_none), json_default)
-        self._create = options.checked_bool("create", create)
-        self._high_throughput = options.checked_bool("high_throughput", high_throughput)
-        self._attributes = _texts("queue_attributes", queue_attributes)
-        self._tags = {**_texts("tags", tags), "sqspipes:domain": self.domain}
+        self._new_queues = NewQueues(
+            create=options.checked_bool("create", create),
+            high_throughput=options.checked_bool("high_throughput", high_throughput),
+            attributes=_texts("queue_attributes", queue_attributes),
+            tags={**_texts("tags", tags), "sqspipes:domain": self.domain},
+        )
         self._stop_timeout = options.checked_seconds("stop_timeout", stop_timeout)
         self._control_interval = _checked_control(control_interval)
         given = {
@@ -137,9 +140,7 @@ class TaskClient:
         }
         self._defaults = {key: INHERITED[key](key, value) for key, value in given.items()}
         self._lock = threading.RLock()
-        self._declared: dict[str, int] = {}  # queues that were seen, with the largest body that each takes
         self._runs: Living[Run | Fleet] = Living()
-        self._pid = os.getpid()
         account: dict[str, Any] = {
             "aws_key": aws_key,
             "aws_secret": aws_secret,
@@ -151,6 +152,7 @@ class TaskClient:
         self._account = account
         self._owns_broker = not isinstance(broker, Broker)
         self._broker = broker if isinstance(broker, Broker) else open_broker(_broker_url(broker), **account)
+        self._queues = Queues(self._broker, self._new_queues, {})
         self.output = output
 
     # Tasks and queues
@@ -180,7 +182,7 @@ class TaskClient:
     @property
     def queue_names(self) -> list[str]:
         """The names of this client's queues, dead-letter queues too."""
-        return [name for task in self._pipe.everything for name in _queues(task)]
+        return [name for task in self._pipe.everything for name in task.every_queue]
 
     @property
     def queues(self) -> list[str]:
@@ -190,21 +192,16 @@ class TaskClient:
 
     def create_queues(self) -> None:
         """Make the queues that are missing, also those that were deleted since they were last seen."""
-        for name in self.queue_names:
-            self._declared.pop(name, None)
-        self._declare(self._pipe.everything)
+        self._queues.forget(self.queue_names)
+        self._queues.declare(self._pipe.everything)
 
     def purge(self) -> None:
         """Delete all messages from this client's queues; SQS takes up to 60 s for it."""
-        for name in self.queue_names:
-            with suppress(QueueMissingError):
-                patiently(partial(self._broker.purge, name))
+        self._queues.purge(self.queue_names)
 
     def delete(self) -> None:
         """Delete this client's queues with all they hold; SQS frees the names after 60 s."""
-        for name in self.queue_names:
-            patiently(partial(self._broker.delete, name))
-            self._declared.pop(name, None)
+        self._queues.delete(self.queue_names)
 
     # Putting
 
@@ -228,11 +225,11 @@ class TaskClient:
         seconds = options.checked_timeout("timeout", timeout)
         message, text = self._message(target, value, priority, group, id)
         try:
-            self._declare([target], seconds)
+            self._queues.declare([target], seconds)
         except BrokerUnavailableError as error:
             raise not_put(error, message.id, seconds) from error
         queue = target.queue(message.priority)
-        entry = message_entry(self._size(queue), queue, message, text, "value")
+        entry = message_entry(self._queues.size(queue), queue, message, text, "value")
         send_one(self._broker, queue, entry, message.id, seconds)
         return message.id
 
@@ -262,7 +259,7 @@ class TaskClient:
             each(values, priority, 0),
         )
         try:
-            self._declare([target], seconds)
+            self._queues.declare([target], seconds)
         except BrokerUnavailableError as error:
             raise stopped(error) from error
 
@@ -272,7 +269,7 @@ class TaskClient:
                     target, value, priority_of(value), group_of(value), id_of(value)
                 )
                 queue = target.queue(message.priority)
-                yield queue, message_entry(self._size(queue), queue, message, text, "value")
+                yield queue, message_entry(self._queues.size(queue), queue, message, text, "value")
 
         return send_many(self._broker, entries, seconds, target.linger)
 
@@ -284,7 +281,7 @@ class TaskClient:
         first = self.get_task_by_name(0)
         source = replace(first, args=tuple(args)) if args else first
         check_place(self._pipe.output, self._broker)
-        self._declare(self._pipe.everything[1:])
+        self._queues.declare(self._pipe.everything[1:])
         plan = self._pipe.plan(source)
         level_of = priority if callable(priority) else None
         id = uuid.uuid4().hex
@@ -292,7 +289,7 @@ class TaskClient:
         parent = Message(id, None, priority=level, identity=id)
         with Caller() as caller:
             engine = DirectEngine(
-                self._broker, self._pipe.reachable, self._declared, DEFAULT_SECONDS, caller.awaited
+                self._broker, self._pipe.reachable, self._queues.sizes, DEFAULT_SECONDS, caller.awaited
             )
             result = prioritized(plan, caller.call(plan, *source.args), level_of, engine)
             calls.hand_on(plan, Origin(), parent, result, engine)
@@ -303,7 +300,7 @@ class TaskClient:
         Every hand-off is written and read as between machines. The value goes to the first task that takes one, by
         default. What a task raises is raised here, at the first attempt.
         """
-        first = int(bool(self.tasks) and self.tasks[0].is_source())  # that makes its values itself
+        first = int(bool(self.tasks) and self.tasks[0].is_source)  # that makes its values itself
         target = self._pipe.fed(first if task is None else task)
         message, text = self._message(target, value, 0, None, None)
         return Trial(self._pipe).run(target, message, text)
@@ -384,7 +381,7 @@ class TaskClient:
         ``prepare`` is called first in each process, to set up its log for instance.
         """
         given: Any = prepare
-        if given is not None and (processes is None or not callable(given) or is_async(given)):
+        if given is not None and (processes is None or not callable(given) or kind_of(given).is_async):
             raise options.refuse("prepare", prepare, "a callable that is not async, with processes")
         asked = Asked(
             task_name,
@@ -447,8 +444,8 @@ class TaskClient:
         """Check all that a run is asked for, make its queues, and return it as a plan."""
         check_place(self._pipe.output, self._broker)
         plan = self._pipe.run_plan(asked, self._stop_timeout)
-        self._declare(self._pipe.everything, seconds)
-        return replace(plan, control_interval=self.control_interval, sizes=dict(self._declared))
+        self._queues.declare(self._pipe.everything, seconds)
+        return replace(plan, control_interval=self.control_interval, sizes=self._queues.sizes)
 
     def _run(self, plan: RunPlan) -> Run:
         """Return a run, not yet started."""
@@ -479,12 +476,13 @@ class TaskClient:
         """Return the run of one of several processes: the first has the whole plan."""
         if asked.prepare is not None:
             called(asked.prepare)
-        known, self._declared = self._declared, {}
+        known = self._queues
+        self._queues = Queues(self._broker, self._new_queues, {})
         try:
             plan = self._checked(asked, 0.0)
         except BrokerUnavailableError:
             # The process that started this one has seen the queues: the run itself waits for the broker.
-            self._declared = known
+            self._queues = known
             plan = self._checked(asked, math.inf)
         return self._run(plan if first else plan.beside())
 
@@ -514,18 +512,19 @@ class TaskClient:
             raise OptionError(
                 "broker is memory://, queues in one process: allowed are sqlite://, redis:// and sqs://"
             )
-        return {**self._state(), "url": self._broker.full_url, "_declared": dict(self._declared)}
+        return {**self._state(), "url": self._broker.full_url, "seen": self._queues.sizes}
 
     def _state(self) -> dict[str, Any]:
         """Return all but what belongs to this process and its broker."""
-        own = ("_lock", "_runs", "_pid", "_broker", "_declared", "_owns_broker")
+        own = ("_lock", "_runs", "_broker", "_queues", "_owns_broker")
         return {key: value for key, value in vars(self).items() if key not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        url = state.pop("url")
-        vars(self).update({"_declared": {}, "_owns_broker": True, **state})
-        self._lock, self._runs, self._pid = threading.RLock(), Living(), os.getpid()
+        url, seen = state.pop("url"), state.pop("seen", {})
+        vars(self).update(state)
+        self._lock, self._runs, self._owns_broker = threading.RLock(), Living(), True
         self._broker = open_broker(url, **self._account)
+        self._queues = Queues(self._broker, self._new_queues, seen)
 
     # The output
 
@@ -549,7 +548,7 @@ class TaskClient:
         It ends when nothing came for ``timeout`` seconds; with None it waits for ever.
         """
         plan = reading(self._output(), self._stop_timeout)
-        run = self._run(replace(plan, sizes=dict(self._declared)))
+        run = self._run(replace(plan, sizes=self._queues.sizes))
         assert run.stream is not None
         seconds = math.inf if timeout is None else options.checked_timeout("timeout", timeout)
         results = Results(run, run.stream, seconds)
@@ -568,7 +567,7 @@ class TaskClient:
         if output is None:
             raise OptionError("this client has no output: give it one, TaskClient(..., output='results')")
         check_readable(output)
-        self._declare([output])
+        self._queues.declare([output])
         return output
 
     # The control word
@@ -612,8 +611,8 @@ class TaskClient:
     def status(self) -> Status:
         """Return what waits, what is under way and what died, per task and level."""
         pipe, there = self._pipe, watching.listed(self._broker, self.domain)
-        self._declare(
-            task for task in pipe.everything if there is None or not there.issuperset(_queues(task))
+        self._queues.declare(
+            task for task in pipe.everything if there is None or not there.issuperset(task.every_queue)
         )
         runs = [run for run in self._runs if isinstance(run, Run) and run.live]
         return watching.look(self._broker, pipe.everything, runs, pipe.control_queue, there or ())
@@ -646,7 +645,7 @@ class TaskClient:
                 raise OptionError(
                     f"task {one.name!r} is not registered: say to=, the task that gets its letters"
                 )
-        self._declare([] if target is None else [target])
+        self._queues.declare([] if target is None else [target])
         return sum(
             mending.redrive(self._broker, one, target or one, wanted, DEFAULT_SECONDS) for one in chosen
         )
@@ -671,39 +670,10 @@ class TaskClient:
             found = [task for task in [mending.former_task(self._broker, self.domain, name)] if task]
         if unknown is not None and not found:
             raise unknown
-        self._declare(task for task in found if task.index >= 0)
+        self._queues.declare(task for task in found if task.index >= 0)
         return found
 
     # The broker
-
-    def _declare(self, tasks: Iterable[Task], seconds: float = DEFAULT_SECONDS) -> None:
-        """Make the queues of tasks that this process has not seen yet."""
-        if self._pid != os.getpid():  # a child of a fork: what is in memory stayed with the parent
-            self._pid, self._declared = os.getpid(), {}
-        specs = [spec for task in tasks for spec in self._specs(task) if spec.name not in self._declared]
-        if specs:
-            self._declared.update(patiently(partial(self._seen, specs), seconds))
-
-    def _seen(self, specs: Sequence[QueueSpec]) -> dict[str, int]:
-        """Make queues that are missing, and return the largest body, in bytes, that each one takes."""
-        self._broker.declare(specs, create=self._create)
-        return {spec.name: self._broker.message_bytes(spec.name) for spec in specs}
-
-    def _size(self, queue: str) -> int:
-        """Return the largest body, in bytes, that a queue takes; asks nobody."""
-        return self._declared.get(queue, self._broker.limits.message_bytes)
-
-    def _specs(self, task: Task) -> list[QueueSpec]:
-        shared = {
-            "lease": task.lease,
-            "high_throughput": self._high_throughput,
-            "attributes": self._attributes,
-            "tags": self._tags,
-        }
-        return [
-            QueueSpec(name, dead_letters=None if name == task.dead_queue else task.dead_queue, **shared)  # type: ignore[arg-type]
-            for name in _queues(task)
-        ]
 
     def close(self) -> None:
         """Stop what runs, in good order, and release connections and files."""
@@ -742,11 +712,6 @@ def _checked_control(interval: Any) -> float | Literal["auto"] | None:
     if isinstance(interval, str):
         raise options.refuse("control_interval", interval, "seconds, 0.1 or more, 'auto', or None for never")
     return options.checked_seconds("control_interval", interval, 0.1)
-
-
-def _queues(task: Task) -> list[str]:
-    """Return the names of all queues of a task; a source has none."""
-    return [*task.queues, task.dead_queue] if task.queues else []
 
 
 def _texts(option: str, given: Any) -> dict[str, str]:

@@ -42,8 +42,7 @@ class ListOutput(Task):
         """Return the name by which the broker knows the list."""
         return self.name.partition("--")[2]
 
-    @property
-    def queues(self) -> tuple[str, ...]:
+    def _own_queues(self) -> tuple[str, ...]:
         """None is ours."""
         return ()
 

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 def patiently(ask: Callable[[], Result], seconds: float = DEFAULT_SECONDS) -> Result:
     """Return what a request answers, repeating it on ``BrokerUnavailableError`` for so many seconds."""
-    deadline, tries, resting = clocks.monotonic() + seconds, 0, threading.Event()
+    deadline, tries = clocks.monotonic() + seconds, 0
     while True:
         try:
             return ask()
@@ -30,4 +30,4 @@ def patiently(ask: Callable[[], Result], seconds: float = DEFAULT_SECONDS) -> Re
             if left <= 0:
                 raise
             logger.debug("request failed, try %d, %.1f s left: %s", tries, left, error)
-        resting.wait(min(left, pause(tries)))
+        threading.Event().wait(min(left, pause(tries)))

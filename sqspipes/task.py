@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqspipes import names, options
+from sqspipes import callables, names, options
 from sqspipes.async_step import AsyncStepCall
 from sqspipes.errors import OptionError, SignatureError
 from sqspipes.forked import called
@@ -78,6 +77,12 @@ class Task:
     watched here. ``retries`` is None for ever. ``interval`` is None for a task without one, ``linger``
     for the broker's own. ``rate`` is in calls a second, None for as many as there are. ``batch`` is None
     for a function that takes one value, else the values that it takes at once, after ``batch_wait`` seconds at most.
+
+    What follows from these is decided once, when the task is made; a method given as text is not imported for it.
+    ``is_source``: the clock calls the task, and not a message. That is so for a first task with an interval, and for
+    one whose signature takes its args but no value before them. ``kind``: what kind of callable the method is, None
+    of a text. ``misfit``: why the callable cannot take what it will be given, or None. ``queues``: one for each
+    level, level 0 first; a source has none. ``dead_queue``: that of its dead letters.
     """
 
     domain: str
@@ -98,22 +103,54 @@ class Task:
     on_error: str = "retry"
     strict: bool = False
     linger: float | None = None
+    is_source: bool = field(init=False)
+    kind: callables.Kind | None = field(init=False)
+    misfit: str | None = field(init=False)
+    queues: tuple[str, ...] = field(init=False)
+    dead_queue: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        decide = partial(object.__setattr__, self)
+        known = callable(self.method)
+        signature = callables.signature_of(self.method) if callable(self.method) else None
+        decide("is_source", self.index == 0 and self._takes_no_value(signature))
+        decide("kind", callables.kind_of(self.method) if known else None)
+        decide("misfit", self._misfit(self.method, signature) if callable(self.method) else None)
+        decide("queues", self._own_queues())
+        decide("dead_queue", names.dead_queue(self.domain, self.name))
+
+    def _own_queues(self) -> tuple[str, ...]:
+        return () if self.is_source else tuple(map(self.queue, range(self.priorities)))
+
+    def _takes_no_value(self, signature: inspect.Signature | None) -> bool:
+        if self.method is None or self.interval is not None:
+            return self.method is not None
+        if not callable(self.method):
+            return False
+        return callables.takes(signature, *self.args) and not callables.takes(signature, None, *self.args)
+
+    def _misfit(self, function: Callable[..., Any], signature: inspect.Signature | None) -> str | None:
+        """Return why a function cannot take what the pipe will give it, or None."""
+        if self.batch is not None and (self.is_source or callables.kind_of(function).is_async):
+            which = "a source" if self.is_source else "async"
+            return f"task {self.name!r} is {which} and has a batch: allowed is def f(values)"
+        if self.is_source and self.rate is not None:
+            return f"task {self.name!r} is a source and has a rate: allowed is an interval"
+        value = () if self.is_source else ("value",)
+        if callables.takes(signature, *value, *self.args):
+            return None
+        given = ", ".join((*value, *map(repr, self.args)))
+        name = getattr(function, "__name__", self.name)
+        return f"task {self.name!r}: {name}{signature} cannot take ({given})"
+
+    @property
+    def every_queue(self) -> tuple[str, ...]:
+        """The names of the task's queues, that of its dead letters last; a source has none."""
+        return (*self.queues, self.dead_queue) if self.queues else ()
 
     def queue(self, level: int) -> str:
         """Return the name of the queue of one level."""
         return names.task_queue(self.domain, self.name, level)
-
-    @property
-    def queues(self) -> tuple[str, ...]:
-        """The task's queues, level 0 first; a source has none."""
-        if self.is_source():
-            return ()
-        return tuple(map(self.queue, range(self.priorities)))
-
-    @property
-    def dead_queue(self) -> str:
-        """The name of the dead-letter queue."""
-        return names.dead_queue(self.domain, self.name)
 
     def level(self, priority: int) -> int:
         """Return a priority lowered to the highest level there is."""
@@ -123,38 +160,16 @@ class Task:
         """Return the callable, imported if it was given as text."""
         if self.method is None:
             raise OptionError(f"task {self.name!r} has no method: it can be put to and watched, not run")
-        return self.method if callable(self.method) else imported(self.name, self.method)
-
-    def is_source(self) -> bool:
-        """Say whether the clock calls this task, and not a message.
-
-        It does for a first task with an interval, or whose signature takes its args but no value before them.
-        A method given as text is not imported to find out.
-        """
-        if self.index != 0 or self.method is None:
-            return False
-        if self.interval is not None:
-            return True
-        if not callable(self.method):
-            return False
-        return _binds(self.method, self.args) and not _binds(self.method, (None, *self.args))
+        return self.method if callable(self.method) else callables.imported(self.name, self.method)
 
     def check_signature(self) -> None:
         """Raise ``SignatureError`` if the function cannot take what the pipe will give it."""
-        function = self.function()
-        if self.batch is not None and (self.is_source() or is_async(function)):
-            kind = "a source" if self.is_source() else "async"
-            raise SignatureError(f"task {self.name!r} is {kind} and has a batch: allowed is def f(values)")
-        if self.is_source() and self.rate is not None:
-            raise SignatureError(f"task {self.name!r} is a source and has a rate: allowed is an interval")
-        given = self.args if self.is_source() else ("value", *self.args)
-        if _binds(function, given):
-            return
-        shown = ", ".join(
-            "value" if i == 0 and not self.is_source() else repr(a) for i, a in enumerate(given)
-        )
-        taken = f"{getattr(function, '__name__', self.name)}{inspect.signature(function)}"
-        raise SignatureError(f"task {self.name!r}: {taken} cannot take ({shown})")
+        misfit = self.misfit
+        if not callable(self.method):
+            function = self.function()
+            misfit = self._misfit(function, callables.signature_of(function))
+        if misfit is not None:
+            raise SignatureError(misfit)
 
     def delay(self, attempt: int, error: BaseException) -> float:
         """Return the seconds until the call is repeated after its ``attempt``-th failure (1 is the first)."""
@@ -168,52 +183,6 @@ class Task:
         """Return the seconds to the next call of a source."""
         seconds = called(self.interval) if callable(self.interval) else self.interval or 0.0
         return options.capped_seconds(f"task {self.name!r}: interval", seconds)
-
-
-def imported(task: str, path: str) -> Callable[..., Any]:
-    """Import ``package.module:function``."""
-    module, _, attribute = path.partition(":")
-    try:
-        found: Any = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise OptionError(f"task {task!r}: method {path!r} cannot be imported: {error}") from error
-    if not callable(found):
-        raise OptionError(f"task {task!r}: method {path!r} is {found!r}: allowed is a callable")
-    return found  # type: ignore[no-any-return]
-
-
-def is_async(function: Any) -> bool:
-    """Say whether a callable is ``async def``, with or without a yield."""
-    while isinstance(function, partial):
-        function = function.func
-    if isinstance(function, StepCall):
-        return isinstance(function, AsyncStepCall)
-    both = (function, getattr(function, "__call__", None))  # noqa: B004 - an object with an async __call__ counts
-    return any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in both)
-
-
-def yields(function: Any) -> bool:
-    """Say whether a callable is a generator function, ``async def`` or not."""
-    while isinstance(function, partial):
-        function = function.func
-    if isinstance(function, StepCall):
-        return function.yields
-    both = (function, getattr(function, "__call__", None))  # noqa: B004 - as above
-    return any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in both)
-
-
-def _binds(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # some builtins have none: the call itself will tell
-        return True
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        return False
-    return True
 
 
 # From what users write to Tasks
@@ -248,7 +217,7 @@ def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mappi
         given = {"name": step.label or step.__name__, **own, **given}
     name = _checked_task_name(domain, given, index)
     if step is not None:
-        kind = AsyncStepCall if is_async(step.consume) else StepCall
+        kind = AsyncStepCall if callables.kind_of(step.consume).is_async else StepCall
         given = {**given, "method": kind(step, domain, name)}
     says = f"task {name!r}: "
     for key, value in given.items():

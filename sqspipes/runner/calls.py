@@ -8,10 +8,11 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from sqspipes import lines
+from sqspipes.callables import Kind, kind_of
 from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesError
 from sqspipes.forked import called, yielded
 from sqspipes.message import Death, Message, checked_name, content_of, output_id, result_id
@@ -21,7 +22,7 @@ from sqspipes.runner.executor import DONE, Emission, Ending, Outcome, Outlet
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 from sqspipes.step import Pending, StepCall
-from sqspipes.task import FIRST_BACKOFF, Task, is_async
+from sqspipes.task import FIRST_BACKOFF, Task
 from sqspipes.values import CONTAINERS, PLAIN, encode_value, let_go
 
 logger = lines.logger(__name__)
@@ -38,7 +39,10 @@ _READY = PLAIN | CONTAINERS
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one run does with one task: the task, its function, the tasks its outputs can go to."""
+    """What one run does with one task: the task, its function, the tasks its outputs can go to.
+
+    ``kind`` is what kind of callable the function is, ``step`` the step that is called, if it is one.
+    """
 
     task: Task
     function: Callable[..., Any]
@@ -46,16 +50,12 @@ class Plan:
     tasks: Mapping[str, Task]
     ignore_none: bool
     json_default: Callable[[Any], Any] | None
+    kind: Kind = field(init=False)
+    step: StepCall | None = field(init=False)
 
-    @property
-    def is_async(self) -> bool:
-        """Whether the function is called on an event loop."""
-        return is_async(self.function)
-
-    @property
-    def step(self) -> StepCall | None:
-        """The step that is called, if it is one."""
-        return self.function if isinstance(self.function, StepCall) else None
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.task.kind or kind_of(self.function))
+        object.__setattr__(self, "step", self.function if isinstance(self.function, StepCall) else None)
 
 
 def perform(plan: Plan, held: Held, outlet: Outlet) -> Outcome:

@@ -74,7 +74,6 @@ class Dispatcher:
         self._allowed_at: float | None = None  # when the rate allows the next call, if one waits for it
         self._plan = plan
         self._may_wait = plan.task.rate is not None or plan.task.batch is not None
-        self._is_async = plan.is_async  # asked once: to find out takes as long as a short call
         self._shared = shared
         self._stream = shared.stream if streams else None
         self._running: dict[Held, float] = {}  # and when each call began, the oldest first
@@ -88,7 +87,7 @@ class Dispatcher:
 
     def _make_executor(self) -> Executor:
         task, step, shared = self.task, self._plan.step, self._shared
-        if self._is_async:
+        if self._plan.kind.is_async:
             # With asyncio, which is slow to import.
             from sqspipes.runner.loop import LoopExecutor
 
@@ -213,7 +212,7 @@ class Dispatcher:
                     self._refused = held if held.suspect else None
                     break
             self._announce_room()
-        if begun and self._is_async:
+        if begun and self._plan.kind.is_async:
             self._shared.tick(now + BLOCKED_SECONDS)
         return begun, unreadable
 

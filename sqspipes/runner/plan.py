@@ -52,7 +52,7 @@ class RunPlan:
 
     def fed(self) -> list[Plan]:
         """Return the plans of the tasks that messages feed: all but sources."""
-        return [plan for plan in self.plans if not plan.task.is_source()]
+        return [plan for plan in self.plans if not plan.task.is_source]
 
     def beside(self) -> RunPlan:
         """Return what a process does beside one with the whole plan: no sources, no look whether all is through."""
@@ -66,6 +66,6 @@ def described(plan: Plan) -> str:
     """Return a task as the log shows it."""
     task = plan.task
     interval = ""
-    if task.is_source():
+    if task.is_source:
         interval = " every so often" if callable(task.interval) else f" every {task.interval or 0:g} s"
     return f"{task.name} ({task.workers} {'worker' if task.workers == 1 else 'workers'}{interval})"

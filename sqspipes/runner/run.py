@@ -87,7 +87,7 @@ class Run(Background):
             refused=lambda held: self._of(held).refused(held),
             died=self._died,
         )
-        steps = [plan.step for plan in self._plan.plans if plan.is_async and plan.step is not None]
+        steps = [plan.step for plan in self._plan.plans if plan.kind.is_async and plan.step is not None]
         self._loop = RunLoop(self._domain, self._died, [step.leave for step in steps])
         self._by_queue: dict[str, Dispatcher] = {}
         self.stream = (
@@ -116,7 +116,7 @@ class Run(Background):
             self._by_queue.update(
                 (dispatcher.task.queue(n), dispatcher) for n in range(dispatcher.task.priorities)
             )
-        self._sources = [self._make_source(plan) for plan in self._plan.plans if plan.task.is_source()]
+        self._sources = [self._make_source(plan) for plan in self._plan.plans if plan.task.is_source]
         self._intakes = [
             Intake(
                 self._dispatchers[plan.task.name],
@@ -128,7 +128,7 @@ class Run(Background):
                 self._died,
             )
             for plan in self._plan.plans
-            if not plan.task.is_source()
+            if not plan.task.is_source
         ]
         self._drain: Drain | None = None
         if self._plan.drain is not None:
@@ -321,7 +321,7 @@ class Run(Background):
         return [
             plan.task.queue(n)
             for plan in plans
-            if not plan.task.is_source()
+            if not plan.task.is_source
             for n in self._plan.levels[plan.task.name]
         ]
 

@@ -26,7 +26,6 @@ from sqspipes.runner.overdue import Overdue
 from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.settler import Abandoned
 from sqspipes.runner.shared import Counts
-from sqspipes.task import yields
 
 logger = lines.logger(__name__)
 
@@ -100,7 +99,7 @@ class Source:
 
     def start(self) -> None:
         """Begin to call."""
-        generates = yields(self._plan.function)
+        generates = self._plan.kind.yields
         work = self._iterate if generates else self._call
         for number in range(1 if generates else self._plan.task.workers):
             name = f"sqspipes source {self._plan.task.domain} {self._plan.task.name} {number + 1}"
@@ -137,7 +136,7 @@ class Source:
 
     def _leave(self) -> None:
         """Tear down what a step has in this thread; on a loop its executor does."""
-        if self._plan.step is not None and not self._plan.is_async:
+        if self._plan.step is not None and not self._plan.kind.is_async:
             self._plan.step.leave()
 
     def _call(self) -> None:
@@ -162,7 +161,7 @@ class Source:
         """Iterate over a generator source, and begin anew after an error."""
         while not self._stopped:
             made = self._plan.function(*self._plan.task.args)
-            values = self._loop.get().pulled(made) if self._plan.is_async else made
+            values = self._loop.get().pulled(made) if self._plan.kind.is_async else made
             try:
                 self._iterate_once(values)
                 break

@@ -21,7 +21,7 @@ LAYERS = (
     "processes",
     "runner",
     "brokers",
-    "task results step async_step",
+    "task callables results step async_step",
     "brokers.base",
     "message names",
     "values",

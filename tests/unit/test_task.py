@@ -54,7 +54,7 @@ def test_function_is_a_task_with_its_name() -> None:
 def test_method_given_as_text_is_named_by_its_end_and_not_imported() -> None:
     (task,) = make("no.such.module:Worker.work")
     assert task.name == "work"
-    assert not task.is_source()
+    assert not task.is_source
     with pytest.raises(OptionError, match="cannot be imported"):
         task.function()
 
@@ -74,7 +74,7 @@ def test_priorities_are_handed_down_the_line() -> None:
 
 def test_task_without_a_method_can_be_named_but_not_run() -> None:
     (task,) = make({"name": "elsewhere"})
-    assert not task.is_source()
+    assert not task.is_source
     with pytest.raises(OptionError, match="no method"):
         task.function()
 
@@ -235,12 +235,12 @@ def test_first_task_that_takes_no_value_is_a_source(given: Any, source: bool) ->
     given = given if isinstance(given, dict | str) else {"method": given}
     given = given if isinstance(given, str) else {"name": "x", **given}
     (task,) = make(given)
-    assert task.is_source() is source
+    assert task.is_source is source
     assert bool(task.queues) is not source
 
 
 def test_only_a_first_task_is_a_source() -> None:
-    assert not make(work, feed)[1].is_source()
+    assert not make(work, feed)[1].is_source
     with pytest.raises(SignatureError, match=r"feed\(\)"):
         make(work, feed)[1].check_signature()
 

@@ -1,0 +1,67 @@
+"""Callables: what a task's function is, found out once."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqspipes.async_step import AsyncStepCall
+from sqspipes.errors import OptionError
+from sqspipes.step import StepCall
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a callable is: ``async def`` or not, a generator function or not."""
+
+    is_async: bool
+    yields: bool
+
+
+def kind_of(function: Any) -> Kind:
+    """Return what a callable is; an object with an async ``__call__`` is async."""
+    while isinstance(function, partial):
+        function = function.func
+    if isinstance(function, StepCall):
+        return Kind(isinstance(function, AsyncStepCall), function.yields)
+    both = (function, getattr(function, "__call__", None))  # noqa: B004 - is it callable is not the question
+    return Kind(
+        is_async=any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in both),
+        yields=any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in both),
+    )
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Return a callable's signature; None for some builtins, which have none."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+
+
+def takes(signature: inspect.Signature | None, *arguments: Any) -> bool:
+    """Say whether these arguments can be given; without a signature the call itself will tell."""
+    try:
+        if signature is not None:
+            signature.bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+def imported(task: str, path: str) -> Callable[..., Any]:
+    """Import ``package.module:function``."""
+    module, _, attribute = path.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise OptionError(f"task {task!r}: method {path!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise OptionError(f"task {task!r}: method {path!r} is {found!r}: allowed is a callable")
+    return found  # type: ignore[no-any-return]
