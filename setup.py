@@ -31,7 +31,7 @@ setup(
     author="the sqspipes developers",
     license="MIT",
     packages=find_packages(include=["sqspipes", "sqspipes.*"]),
-    package_data={"sqspipes": ["py.typed", "brokers/_redis_lua/*.lua"]},
+    package_data={"sqspipes": ["py.typed", "brokers/redis/lua/*.lua"]},
     cmdclass={"build_py": BuildWithGuide},
     entry_points={
         "console_scripts": ["sqspipes = sqspipes.cli:main"],

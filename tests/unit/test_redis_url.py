@@ -11,8 +11,8 @@ import pytest
 
 from sqspipes import TaskClient
 from sqspipes.brokers import open_broker
-from sqspipes.brokers._redis_url import Place, parse
 from sqspipes.brokers.redis import RedisBroker
+from sqspipes.brokers.redis.url import Place, parse
 from sqspipes.errors import OptionError
 from sqspipes.urls import shown
 

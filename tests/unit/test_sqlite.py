@@ -16,12 +16,11 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from sqspipes.brokers import _sqlite_queues as queues
-from sqspipes.brokers._sqlite_store import Store
-from sqspipes.brokers._sqlite_transaction import Transaction
-from sqspipes.brokers._sqlite_url import parse
 from sqspipes.brokers.base import OK, Broker, Depth, Entry, Kind, QueueSpec
-from sqspipes.brokers.sqlite import SqliteBroker
+from sqspipes.brokers.sqlite import SqliteBroker, queues
+from sqspipes.brokers.sqlite.store import Store
+from sqspipes.brokers.sqlite.transaction import Transaction
+from sqspipes.brokers.sqlite.url import parse
 from sqspipes.errors import BrokerError, BrokerUnavailableError, OptionError
 from sqspipes.message import Delivery
 from sqspipes.urls import shown

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqspipes.brokers._sqs_account import TRANSPORTS
 from sqspipes.brokers.base import Answer, Broker, Depth, Entry, Kind, QueueSpec
 from sqspipes.brokers.sqs import SqsBroker
+from sqspipes.brokers.sqs.account import TRANSPORTS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError
 from sqspipes.message import Delivery
 from tests.contract.steps import kinds

@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import json, logging, socket, sys, threading
-from sqspipes.brokers import _sqs_calls
+from sqspipes.brokers.sqs import calls
 from sqspipes.brokers.sqs import SqsBroker
 from sqspipes.errors import BrokerError
 
@@ -20,7 +20,7 @@ class Told(logging.Handler):
         self.texts.append(record.getMessage())
 
 logging.getLogger("sqspipes").addHandler(Told(logging.WARNING))
-_sqs_calls.READ_TIMEOUT = 0.3
+calls.READ_TIMEOUT = 0.3
 listener = socket.create_server(("127.0.0.1", 0))
 arrived = threading.Event()
 

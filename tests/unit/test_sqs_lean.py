@@ -23,10 +23,10 @@ from botocore.exceptions import ClientError
 
 from sqspipes import TaskClient
 from sqspipes.brokers import open_broker
-from sqspipes.brokers._sqs_account import TRANSPORTS, Account
-from sqspipes.brokers._sqs_calls import Calls
-from sqspipes.brokers._sqs_wire import ACTIONS
 from sqspipes.brokers.base import OK, Entry, Kind
+from sqspipes.brokers.sqs.account import TRANSPORTS, Account
+from sqspipes.brokers.sqs.calls import Calls
+from sqspipes.brokers.sqs.lean.wire import ACTIONS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, OptionError
 from tests.conftest import MakeBroker
 from tests.contract.steps import PATIENCE, in_thread, made, put, take_all
@@ -210,7 +210,7 @@ def test_outage_is_the_one_that_boto3_tells(
     script: Sequence[Step],
     cause: str,
 ) -> None:
-    monkeypatch.setattr("sqspipes.brokers._sqs_calls.READ_TIMEOUT", 0.3)
+    monkeypatch.setattr("sqspipes.brokers.sqs.calls.READ_TIMEOUT", 0.3)
     with pytest.raises(BrokerUnavailableError) as caught:
         connect(url or serve(script), transport).call("SendMessageBatch", PARAMS)
     assert type(caught.value.__cause__).__name__ == cause
@@ -258,7 +258,7 @@ def late(step: Step) -> Step:
 def test_request_that_was_under_way_for_long_is_not_repeated(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqspipes.brokers._sqs_lean._STALE", 0.2)
+    monkeypatch.setattr("sqspipes.brokers.sqs.lean.exchange._STALE", 0.2)
     server = serve([reply(), late(cut)], [reply()])
     calls = connect(server)
     calls.call("SendMessageBatch", PARAMS)
@@ -271,7 +271,7 @@ def test_request_that_was_under_way_for_long_is_not_repeated(
 def test_poll_may_be_silent_for_longer_than_other_requests(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, transport: str
 ) -> None:
-    monkeypatch.setattr("sqspipes.brokers._sqs_calls.READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("sqspipes.brokers.sqs.calls.READ_TIMEOUT", 0.2)
     server = serve([late(reply(b'{"Messages": []}'))])
     assert connect(server, transport).poll(PARAMS, queue="q")["Messages"] == []
 
@@ -429,7 +429,7 @@ def test_unusual_session_is_left_to_boto3_with_a_warning(
 def test_request_that_cannot_be_learnt_is_left_to_boto3_with_a_warning(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("sqspipes.brokers._sqs_wire._read", lambda *_: {}["moved"])
+    monkeypatch.setattr("sqspipes.brokers.sqs.lean.wire._read", lambda *_: {}["moved"])
     server = serve([reply()])
     connect(server).call("ReceiveMessage", PARAMS)
     assert by_boto3(server.requests[0])
@@ -439,7 +439,7 @@ def test_request_that_cannot_be_learnt_is_left_to_boto3_with_a_warning(
 def test_signature_that_is_not_botocores_is_left_to_boto3(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqspipes.brokers._sqs_wire.Signer.signed", lambda *_: "Authorization: other\r\n")
+    monkeypatch.setattr("sqspipes.brokers.sqs.lean.wire.Signer.signed", lambda *_: "Authorization: other\r\n")
     server = serve([reply()])
     connect(server).call("ReceiveMessage", PARAMS)
     assert by_boto3(server.requests[0])

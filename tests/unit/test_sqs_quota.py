@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sqspipes.brokers._sqs_quota import CUT_SECONDS, KEPT, LEAST, Quota
+from sqspipes.brokers.sqs.quota import CUT_SECONDS, KEPT, LEAST, Quota
 
 
 class Hands:

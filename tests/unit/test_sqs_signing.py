@@ -13,7 +13,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from sqspipes.brokers._sqs_signing import Signer
+from sqspipes.brokers.sqs.transport.signing import Signer
 
 REGIONS = ("us-east-1", "us-gov-west-1", "cn-north-1", "eu-isoe-west-1", "ap-southeast-7")
 VISIBLE = string.ascii_letters + string.digits + "+/=-._~"

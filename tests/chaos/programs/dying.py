@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 import worker
 
 from sqspipes import TaskCallback, TaskClient, task
-from sqspipes.brokers._sqlite_store import Store
 from sqspipes.brokers.base import Answer, Entry
 from sqspipes.brokers.sqlite import SqliteBroker
+from sqspipes.brokers.sqlite.store import Store
 from sqspipes.message import Delivery
 
 T = TypeVar("T")

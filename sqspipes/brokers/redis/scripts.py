@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-_FOLDER = Path(__file__).with_name("_redis_lua")
+_FOLDER = Path(__file__).with_name("lua")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqspipes.brokers._sqlite_transaction import REMEMBERED, Queue, Transaction, rows
 from sqspipes.brokers.base import Entry
+from sqspipes.brokers.sqlite.transaction import REMEMBERED, Queue, Transaction, rows
 
 
 class Parcel(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from sqspipes.brokers._sqs_account import (
+from sqspipes.brokers.sqs.account import (
     CONNECT_TIMEOUT,
     CONNECTIONS,
     POLL_TIMEOUT,
@@ -20,14 +20,14 @@ from sqspipes.brokers._sqs_account import (
     Access,
     Account,
 )
-from sqspipes.brokers._sqs_answers import Gate
-from sqspipes.brokers._sqs_clock import Clock
-from sqspipes.brokers._sqs_credentials import Credentials
-from sqspipes.brokers._sqs_errors import tells_a_secret, throttles, translated
-from sqspipes.brokers._sqs_lean import Lean
-from sqspipes.brokers._sqs_polls import Poll, Polls
-from sqspipes.brokers._sqs_quota import Quota
-from sqspipes.brokers._sqs_wire import ACTIONS, learnt_or_none
+from sqspipes.brokers.sqs.credentials import Credentials
+from sqspipes.brokers.sqs.errors import tells_a_secret, throttles, translated
+from sqspipes.brokers.sqs.lean.exchange import Lean
+from sqspipes.brokers.sqs.lean.wire import ACTIONS, learnt_or_none
+from sqspipes.brokers.sqs.quota import Quota
+from sqspipes.brokers.sqs.transport.answers import Gate
+from sqspipes.brokers.sqs.transport.clock import Clock
+from sqspipes.brokers.sqs.transport.polls import Poll, Polls
 from sqspipes.errors import BrokerClosedError, BrokerError, BrokerUnavailableError
 
 

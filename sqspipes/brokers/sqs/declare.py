@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqspipes.brokers import _sqs_queues as queues
-from sqspipes.brokers._sqs_addresses import Addresses
-from sqspipes.brokers._sqs_calls import Calls
-from sqspipes.brokers._sqs_errors import RefusedError
 from sqspipes.brokers.base import MESSAGE_BYTES, QueueSpec
+from sqspipes.brokers.sqs import queues
+from sqspipes.brokers.sqs.addresses import Addresses
+from sqspipes.brokers.sqs.calls import Calls
+from sqspipes.brokers.sqs.errors import RefusedError
 from sqspipes.errors import CredentialsError, QueueMissingError
 from sqspipes.workers import Workers
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from sqspipes.brokers._sqlite_transaction import Transaction
 from sqspipes.brokers.base import Depth, QueueSpec
+from sqspipes.brokers.sqlite.transaction import Transaction
 from sqspipes.errors import QueueMissingError
 
 #: A queue that was emptied is cleaned up so many messages at a time: nobody waits long for that.

@@ -12,7 +12,7 @@ from urllib.parse import SplitResult
 from urllib3.util.wait import wait_for_read
 
 from sqspipes import clocks
-from sqspipes.brokers._sqs_timeouts import kernel_keeps_timeouts, set_kernel_timeouts
+from sqspipes.brokers.sqs.lean.timeouts import kernel_keeps_timeouts, set_kernel_timeouts
 
 #: Bytes asked of the socket at once: most answers come in one piece.
 _PIECE = 65_536

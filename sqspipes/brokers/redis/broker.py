@@ -11,10 +11,6 @@ from typing import Any, TypeVar
 from redis import exceptions
 
 from sqspipes import clocks
-from sqspipes.brokers._redis_connections import Connections
-from sqspipes.brokers._redis_errors import keys_gone, translated
-from sqspipes.brokers._redis_scripts import Scripts
-from sqspipes.brokers._redis_url import parse
 from sqspipes.brokers.base import (
     OK,
     Answer,
@@ -29,6 +25,10 @@ from sqspipes.brokers.base import (
     list_key,
     refusal,
 )
+from sqspipes.brokers.redis.connections import Connections
+from sqspipes.brokers.redis.errors import keys_gone, translated
+from sqspipes.brokers.redis.scripts import Scripts
+from sqspipes.brokers.redis.url import parse
 from sqspipes.errors import BrokerClosedError, BrokerError, QueueMissingError
 from sqspipes.message import Delivery
 

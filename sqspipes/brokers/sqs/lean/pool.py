@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from sqspipes import clocks
-from sqspipes.brokers._sqs_http import Connection
+from sqspipes.brokers.sqs.lean.http import Connection
 
 #: Seconds after which an idle connection is closed: sooner than servers and firewalls forget one.
 MOST_IDLE = 30.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from sqspipes import clocks, lines
-from sqspipes.brokers._sqs_calls import Calls
+from sqspipes.brokers.sqs.calls import Calls
 from sqspipes.errors import BrokerUnavailableError, CredentialsError, QueueMissingError
 
 _logger = lines.logger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqspipes.brokers._sqlite_leases import delete, expire, unblock
-from sqspipes.brokers._sqlite_sending import lane_of
-from sqspipes.brokers._sqlite_transaction import Queue, Transaction, rows
+from sqspipes.brokers.sqlite.leases import delete, expire, unblock
+from sqspipes.brokers.sqlite.sending import lane_of
+from sqspipes.brokers.sqlite.transaction import Queue, Transaction, rows
 
 HEADS = """
 SELECT m.seq, m.lane, m.grp, m.body, ifnull(f.receives, 0), m.sent

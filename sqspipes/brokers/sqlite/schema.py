@@ -13,8 +13,8 @@ import stat
 from contextlib import closing, suppress
 from urllib.parse import quote
 
-from sqspipes.brokers._sqlite_errors import translated
-from sqspipes.brokers._sqlite_url import Place
+from sqspipes.brokers.sqlite.errors import translated
+from sqspipes.brokers.sqlite.url import Place
 from sqspipes.errors import BrokerError
 
 #: "sqsp": says that a file is ours.

@@ -26,9 +26,9 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from sqspipes.brokers._sqs_clock import SKEWED, offset
-from sqspipes.brokers._sqs_clock import told as clock_told
 from sqspipes.brokers.base import Answer, Kind
+from sqspipes.brokers.sqs.transport.clock import SKEWED, offset
+from sqspipes.brokers.sqs.transport.clock import told as clock_told
 from sqspipes.errors import (
     BrokerError,
     BrokerUnavailableError,

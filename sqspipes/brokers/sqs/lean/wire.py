@@ -22,7 +22,7 @@ from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
 from sqspipes import lines
-from sqspipes.brokers._sqs_signing import Signer, host_header
+from sqspipes.brokers.sqs.transport.signing import Signer, host_header
 from sqspipes.errors import BrokerError
 
 _logger = lines.logger(__name__)

@@ -15,9 +15,9 @@ from redis import exceptions
 from redis.connection import Connection, SSLConnection
 
 from sqspipes import clocks, lines
-from sqspipes.brokers._redis_errors import WrongFileError, refuses_writes
-from sqspipes.brokers._redis_scripts import Script
-from sqspipes.brokers._redis_url import Place
+from sqspipes.brokers.redis.errors import WrongFileError, refuses_writes
+from sqspipes.brokers.redis.scripts import Script
+from sqspipes.brokers.redis.url import Place
 from sqspipes.errors import BrokerClosedError, BrokerError
 
 _logger = lines.logger(__name__)

@@ -8,14 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from sqspipes import clocks
-from sqspipes.brokers import _sqlite_leases as flight
-from sqspipes.brokers import _sqlite_queues as queues
-from sqspipes.brokers import _sqlite_receiving as receiving
-from sqspipes.brokers import _sqlite_sending as sending
-from sqspipes.brokers._sqlite_bell import Bell
-from sqspipes.brokers._sqlite_fork import survive_forks
-from sqspipes.brokers._sqlite_store import Store
-from sqspipes.brokers._sqlite_url import parse
 from sqspipes.brokers.base import (
     OK,
     Answer,
@@ -29,6 +21,12 @@ from sqspipes.brokers.base import (
     check_seconds,
     refusal,
 )
+from sqspipes.brokers.sqlite import leases as flight
+from sqspipes.brokers.sqlite import queues, receiving, sending
+from sqspipes.brokers.sqlite.bell import Bell
+from sqspipes.brokers.sqlite.fork import survive_forks
+from sqspipes.brokers.sqlite.store import Store
+from sqspipes.brokers.sqlite.url import parse
 from sqspipes.errors import BrokerClosedError, BrokerError
 from sqspipes.message import Delivery
 
@@ -172,7 +170,7 @@ class SqliteBroker(Broker):
                 self._store.close()
                 self._store = None
 
-    # For _sqlite_fork
+    # For fork.py
 
     def hold(self) -> bool:
         """Before a fork: let nothing be under way, and say whether that succeeded."""

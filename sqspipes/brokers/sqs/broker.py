@@ -8,11 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqspipes import lines
-from sqspipes.brokers._sqs_account import Account
-from sqspipes.brokers._sqs_addresses import Addresses
-from sqspipes.brokers._sqs_calls import Calls, PollCutError
-from sqspipes.brokers._sqs_declare import Declaration
-from sqspipes.brokers._sqs_errors import RefusedError, entry_answer
 from sqspipes.brokers.base import (
     OK,
     Answer,
@@ -23,6 +18,11 @@ from sqspipes.brokers.base import (
     Limits,
     QueueSpec,
 )
+from sqspipes.brokers.sqs.account import Account
+from sqspipes.brokers.sqs.addresses import Addresses
+from sqspipes.brokers.sqs.calls import Calls, PollCutError
+from sqspipes.brokers.sqs.declare import Declaration
+from sqspipes.brokers.sqs.errors import RefusedError, entry_answer
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
 from sqspipes.message import Delivery, derived
 from sqspipes.urls import shown

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from sqspipes import lines
-from sqspipes.brokers._sqs_signing import Signer, host_header
+from sqspipes.brokers.sqs.transport.signing import Signer, host_header
 
 _logger = lines.logger(__name__)
 

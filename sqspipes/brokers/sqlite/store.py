@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from sqspipes.brokers._sqlite_errors import lacks_room, translated
-from sqspipes.brokers._sqlite_room import FullError, Room
-from sqspipes.brokers._sqlite_schema import ForeignFileError, check_file, open_database
-from sqspipes.brokers._sqlite_transaction import Transaction
-from sqspipes.brokers._sqlite_turnstile import Turnstile
-from sqspipes.brokers._sqlite_url import Place
+from sqspipes.brokers.sqlite.errors import lacks_room, translated
+from sqspipes.brokers.sqlite.room import FullError, Room
+from sqspipes.brokers.sqlite.schema import ForeignFileError, check_file, open_database
+from sqspipes.brokers.sqlite.transaction import Transaction
+from sqspipes.brokers.sqlite.turnstile import Turnstile
+from sqspipes.brokers.sqlite.url import Place
 from sqspipes.errors import BrokerClosedError, BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqspipes.brokers._sqlite_transaction import Queue, Transaction, rows
+from sqspipes.brokers.sqlite.transaction import Queue, Transaction, rows
 
 # A receive takes note of so many leases that ended.
 _EXPIRED = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from sqspipes.brokers._sqs_errors import unfetched
+from sqspipes.brokers.sqs.errors import unfetched
 from sqspipes.errors import BrokerError, CredentialsError
 
 #: Seconds before their end from which on botocore has every request wait for new credentials.

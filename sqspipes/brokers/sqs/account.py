@@ -15,8 +15,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from botocore.utils import get_environ_proxies
 
-from sqspipes.brokers._sqs_credentials import Credentials
-from sqspipes.brokers._sqs_errors import translated, unfetched
+from sqspipes.brokers.sqs.credentials import Credentials
+from sqspipes.brokers.sqs.errors import translated, unfetched
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError, OptionError
 from sqspipes.urls import shown, split_or_none
 
