@@ -35,7 +35,7 @@ setup(
     cmdclass={"build_py": BuildWithGuide},
     entry_points={
         "console_scripts": ["sqspipes = sqspipes.cli:main"],
-        "pytest11": ["sqspipes = sqspipes.pytest_plugin"],
+        "pytest11": ["sqspipes = sqspipes.testing.plugin"],
     },
     zip_safe=False,
     python_requires=">=3.11",

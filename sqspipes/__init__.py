@@ -35,17 +35,17 @@ from sqspipes.errors import (
     SqspipesError,
     TooLargeError,
 )
-from sqspipes.letters import DeadLetter, DeadLetters
+from sqspipes.operations.dead_letters import DeadLetter, DeadLetters
+from sqspipes.operations.status import LevelStatus, Status
 from sqspipes.pipeline import Pipeline
-from sqspipes.results import BatchFailure, EmptyTaskOutput, Output, Reject, Retry, TaskCallback
 from sqspipes.runner.current import CurrentMessage, current_message
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.plan import Summary
 from sqspipes.runner.run import Run
-from sqspipes.step import Step
-from sqspipes.task import Task
 from sqspipes.task_client import TaskClientError
-from sqspipes.watching import LevelStatus, Status
+from sqspipes.tasks.results import BatchFailure, EmptyTaskOutput, Output, Reject, Retry, TaskCallback
+from sqspipes.tasks.step import Step
+from sqspipes.tasks.task import Task
 
 __all__ = [
     "BatchFailure",

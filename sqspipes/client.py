@@ -12,24 +12,25 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, overload
 
-from sqspipes import mending, names, options, watching
-from sqspipes.asked import Asked, Pipe, TaskName, checked_priority
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry
-from sqspipes.callables import kind_of
-from sqspipes.caller import Caller
 from sqspipes.errors import BrokerUnavailableError, OptionError
-from sqspipes.forked import called, yielded
-from sqspipes.letters import DeadLetters
-from sqspipes.message import Message, checked_name
-from sqspipes.outputs import check_place, check_readable, output_task, reading, taken
-from sqspipes.patience import DEFAULT_SECONDS, patiently
+from sqspipes.messages import control_word, queue_names
+from sqspipes.messages.message import Message, checked_name
+from sqspipes.messages.values import encode_value
+from sqspipes.operations import mending, status
+from sqspipes.operations.caller import Caller
+from sqspipes.operations.dead_letters import DeadLetters
+from sqspipes.operations.output import check_place, check_readable, output_task, reading, taken
+from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
+from sqspipes.operations.put import DirectEngine, each, not_put, send_many, send_one, stopped
+from sqspipes.operations.queues import NewQueues, Queues
+from sqspipes.operations.status import Status
+from sqspipes.operations.trial import Trial
 from sqspipes.processes import child, travel
 from sqspipes.processes.fleet import MOST_PROCESSES, Fleet
 from sqspipes.processes.printed import Show
-from sqspipes.putting import DirectEngine, each, not_put, send_many, send_one, stopped
-from sqspipes.queues import NewQueues, Queues
-from sqspipes.runner import calls, word
+from sqspipes.runner import calls
 from sqspipes.runner.entries import message_entry
 from sqspipes.runner.held import Origin
 from sqspipes.runner.iteration import Results
@@ -38,10 +39,11 @@ from sqspipes.runner.plan import RunPlan, Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
 from sqspipes.runner.source import prioritized
-from sqspipes.task import INHERITED, Backoff, Task, make_tasks
-from sqspipes.trial import Trial
-from sqspipes.values import encode_value
-from sqspipes.watching import Status
+from sqspipes.support import checks
+from sqspipes.support.forked import called, yielded
+from sqspipes.tasks.callables import kind_of
+from sqspipes.tasks.pipe import Asked, Pipe, TaskName, checked_priority
+from sqspipes.tasks.task import INHERITED, Backoff, Task, make_tasks
 
 Tasks = Sequence[Callable[..., Any] | Mapping[str, Any] | str]
 
@@ -111,23 +113,21 @@ class TaskClient:
         output: str | None = None,
     ) -> None:
         if fifo is not True:
-            raise options.refuse(
-                "fifo", fifo, "True: order, and hand-offs that happen once, need FIFO queues"
-            )
+            raise checks.refuse("fifo", fifo, "True: order, and hand-offs that happen once, need FIFO queues")
         if (aws_key is None) != (aws_secret is None):
             missing = "aws_secret" if aws_secret is None else "aws_key"
             raise OptionError(f"{missing} is missing: aws_key and aws_secret go together")
         if json_default is not None and not callable(json_default):
-            raise options.refuse("json_default", json_default, "a callable, as in json.dumps(default=)")
-        self.domain = names.checked_part("domain", domain)
-        self._pipe = Pipe((), options.checked_bool("ignore_none", ignore_none), json_default)
+            raise checks.refuse("json_default", json_default, "a callable, as in json.dumps(default=)")
+        self.domain = queue_names.checked_part("domain", domain)
+        self._pipe = Pipe((), checks.checked_bool("ignore_none", ignore_none), json_default)
         self._new_queues = NewQueues(
-            create=options.checked_bool("create", create),
-            high_throughput=options.checked_bool("high_throughput", high_throughput),
+            create=checks.checked_bool("create", create),
+            high_throughput=checks.checked_bool("high_throughput", high_throughput),
             attributes=_texts("queue_attributes", queue_attributes),
             tags={**_texts("tags", tags), "sqspipes:domain": self.domain},
         )
-        self._stop_timeout = options.checked_seconds("stop_timeout", stop_timeout)
+        self._stop_timeout = checks.checked_seconds("stop_timeout", stop_timeout)
         self._control_interval = _checked_control(control_interval)
         given = {
             "lease": lease,
@@ -147,7 +147,7 @@ class TaskClient:
             "aws_region": aws_region,
             "endpoint_url": endpoint_url,
             "session": session,
-            "transport": options.checked_choice("transport", transport, ("lean", "boto3")),
+            "transport": checks.checked_choice("transport", transport, ("lean", "boto3")),
         }
         self._account = account
         self._owns_broker = not isinstance(broker, Broker)
@@ -222,7 +222,7 @@ class TaskClient:
         ``TooLargeError``, ``OptionError``; and ``BrokerUnavailableError`` after ``timeout`` seconds.
         """
         target = self._pipe.fed(0 if task is None else task)
-        seconds = options.checked_timeout("timeout", timeout)
+        seconds = checks.checked_timeout("timeout", timeout)
         message, text = self._message(target, value, priority, group, id)
         try:
             self._queues.declare([target], seconds)
@@ -250,9 +250,9 @@ class TaskClient:
         holds one message of a group: put values of many groups mixed, if they may be.
         """
         target = self._pipe.fed(0 if task is None else task)
-        seconds = options.checked_timeout("timeout", timeout)
+        seconds = checks.checked_timeout("timeout", timeout)
         if id is not None and not callable(id):
-            raise options.refuse("id", id, "a callable of the value: many values cannot share one id")
+            raise checks.refuse("id", id, "a callable of the value: many values cannot share one id")
         id_of, group_of, priority_of = (
             each(values, id, None),
             each(values, group, None),
@@ -310,7 +310,7 @@ class TaskClient:
             id=uuid.uuid4().hex if id is None else checked_name("id", id),
             value=value,
             group=None if group is None else checked_name("group", group),
-            priority=options.checked_int(f"task {task.name!r}: priority", priority, 0, task.priorities - 1),
+            priority=checks.checked_int(f"task {task.name!r}: priority", priority, 0, task.priorities - 1),
         )
         return message, encode_value(value, "value", self._pipe.json_default)
 
@@ -382,7 +382,7 @@ class TaskClient:
         """
         given: Any = prepare
         if given is not None and (processes is None or not callable(given) or kind_of(given).is_async):
-            raise options.refuse("prepare", prepare, "a callable that is not async, with processes")
+            raise checks.refuse("prepare", prepare, "a callable that is not async, with processes")
         asked = Asked(
             task_name,
             args,
@@ -458,7 +458,7 @@ class TaskClient:
 
     def _fleet(self, count: Any, asked: Asked, show: Show | None = None) -> Fleet:
         """Check that a run can be one of several processes, and return it, not yet started."""
-        options.checked_int("processes", count, 1, MOST_PROCESSES)
+        checks.checked_int("processes", count, 1, MOST_PROCESSES)
         if asked.iterate is not False:
             raise OptionError(
                 f"iterate is {asked.iterate!r}: allowed with processes is False, one process reads"
@@ -550,14 +550,14 @@ class TaskClient:
         plan = reading(self._output(), self._stop_timeout)
         run = self._run(replace(plan, sizes=self._queues.sizes))
         assert run.stream is not None
-        seconds = math.inf if timeout is None else options.checked_timeout("timeout", timeout)
+        seconds = math.inf if timeout is None else checks.checked_timeout("timeout", timeout)
         results = Results(run, run.stream, seconds)
         run.start()
         return results
 
     def get_result(self, timeout: float | None = None) -> Any:
         """Take one result from the output's queue, acknowledged before it is returned: None if none came in time."""
-        seconds = None if timeout is None else options.checked_timeout("timeout", timeout)
+        seconds = None if timeout is None else checks.checked_timeout("timeout", timeout)
         found = taken(self._broker, self._output(), seconds)
         return None if found is None else found[0]
 
@@ -585,15 +585,15 @@ class TaskClient:
         What they hold already is finished, and a source makes no value. Runs that begin later obey as well. Raises
         ``QueueMissingError`` where the client's queues were not made yet.
         """
-        self._command(word.pausing(self._named(tasks)))
+        self._command(control_word.pausing(self._named(tasks)))
 
     def resume(self, *tasks: TaskName) -> None:
         """Let paused tasks go on, on every machine; all tasks if none is named."""
-        self._command(word.resuming(self._named(tasks)))
+        self._command(control_word.resuming(self._named(tasks)))
 
     def stop_all(self) -> None:
         """Have every run of this client stop in good order, on every machine; those that begin later run on."""
-        self._command(word.stopping())
+        self._command(control_word.stopping())
 
     def _named(self, tasks: Iterable[TaskName]) -> list[str]:
         return [self._pipe.named(task).name for task in tasks] or [task.name for task in self.tasks]
@@ -610,12 +610,12 @@ class TaskClient:
 
     def status(self) -> Status:
         """Return what waits, what is under way and what died, per task and level."""
-        pipe, there = self._pipe, watching.listed(self._broker, self.domain)
+        pipe, there = self._pipe, status.listed(self._broker, self.domain)
         self._queues.declare(
             task for task in pipe.everything if there is None or not there.issuperset(task.every_queue)
         )
         runs = [run for run in self._runs if isinstance(run, Run) and run.live]
-        return watching.look(self._broker, pipe.everything, runs, pipe.control_queue, there or ())
+        return status.look(self._broker, pipe.everything, runs, pipe.control_queue, there or ())
 
     def dead_letters(self, task: TaskName | None = None) -> DeadLetters:
         """Iterate over the dead letters of one task, or of all that are registered.
@@ -653,7 +653,7 @@ class TaskClient:
     def discard(self, task: TaskName, ids: Collection[str] | Literal["all"]) -> int:
         """Delete dead letters of a task for good, those with the given ids or keys, or ``"all"``; return how many."""
         if ids is None:
-            raise options.refuse("ids", ids, "a list of ids, or 'all'")
+            raise checks.refuse("ids", ids, "a list of ids, or 'all'")
         wanted = None if ids == "all" else _checked_ids(ids)
         return sum(mending.discard(self._broker, one, wanted) for one in self._mended(task))
 
@@ -703,15 +703,15 @@ def _broker_url(broker: Any) -> str:
         return os.environ.get("SQSPIPES_BROKER") or "sqs://"
     if isinstance(broker, str):
         return broker
-    raise options.refuse("broker", broker, "a URL or a Broker")
+    raise checks.refuse("broker", broker, "a URL or a Broker")
 
 
 def _checked_control(interval: Any) -> float | Literal["auto"] | None:
     if interval is None or interval == "auto":
         return interval  # type: ignore[no-any-return]
     if isinstance(interval, str):
-        raise options.refuse("control_interval", interval, "seconds, 0.1 or more, 'auto', or None for never")
-    return options.checked_seconds("control_interval", interval, 0.1)
+        raise checks.refuse("control_interval", interval, "seconds, 0.1 or more, 'auto', or None for never")
+    return checks.checked_seconds("control_interval", interval, 0.1)
 
 
 def _texts(option: str, given: Any) -> dict[str, str]:
@@ -719,7 +719,7 @@ def _texts(option: str, given: Any) -> dict[str, str]:
         return {}
     if isinstance(given, Mapping) and all(isinstance(part, str) for pair in given.items() for part in pair):
         return dict(given)
-    raise options.refuse(option, given, "a dict of texts")
+    raise checks.refuse(option, given, "a dict of texts")
 
 
 def _checked_ids(ids: Any) -> list[str] | None:
@@ -727,4 +727,4 @@ def _checked_ids(ids: Any) -> list[str] | None:
         return None
     if isinstance(ids, Collection) and not isinstance(ids, str) and all(isinstance(id, str) for id in ids):
         return list(ids)
-    raise options.refuse("ids", ids, "a list of ids")
+    raise checks.refuse("ids", ids, "a list of ids")

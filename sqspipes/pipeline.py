@@ -13,7 +13,7 @@ from sqspipes.client import TaskClient
 from sqspipes.errors import OptionError
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.run import Run
-from sqspipes.step import Step
+from sqspipes.tasks.step import Step
 
 #: The variable by which lineup found its Redis; it counts where no other says anything.
 LINEUP = "LINEUP_REDIS_URI"

@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import Any
 
-from sqspipes.message import Delivery, Message
+from sqspipes.messages.message import Delivery, Message
 from sqspipes.runner.held import Held
 
 _numbers = itertools.count(1)

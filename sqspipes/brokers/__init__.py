@@ -6,7 +6,7 @@ from typing import Any
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import OptionError
-from sqspipes.urls import shown
+from sqspipes.support.urls import shown
 
 
 def open_broker(

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sqspipes.errors import OptionError
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 
 #: Seconds for which a queue knows a deduplication id.
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-exactly-once-processing.html

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import click
 
-from sqspipes import _starting, lines
+from sqspipes import _starting
 from sqspipes.cli import asking, options, signals, streams
 from sqspipes.cli.root import root
+from sqspipes.support import lines
 
 #: Exit codes: an error, and an interrupt. Click's is 2 for an error of usage.
 FAILED, INTERRUPTED = 1, 130

@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from sqspipes import lines
 from sqspipes.errors import SqspipesError
+from sqspipes.support import lines
 
 
 def in_one_line(error: BaseException) -> str:

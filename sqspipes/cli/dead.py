@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from sqspipes import lines
 from sqspipes.cli import asking, completing, logs, tables
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
 from sqspipes.client import TaskClient
 from sqspipes.errors import OptionError
-from sqspipes.letters import DeadLetter, DeadLetters
+from sqspipes.operations.dead_letters import DeadLetter, DeadLetters
+from sqspipes.support import lines
 
 #: Characters of an id that a terminal shows; the beginning of an id is enough to name it.
 SHORT = 12

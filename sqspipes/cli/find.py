@@ -17,7 +17,7 @@ from sqspipes.cli.asking import in_one_line
 from sqspipes.cli.streams import printing_to_error
 from sqspipes.client import TaskClient
 from sqspipes.errors import OptionError
-from sqspipes.options import did_you_mean, refuse
+from sqspipes.support.checks import did_you_mean, refuse
 
 #: How the names of files end in which pipelines are looked for.
 ENDING = "pipelines.py"

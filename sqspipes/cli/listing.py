@@ -12,7 +12,7 @@ from sqspipes.cli import find, tables
 from sqspipes.cli.asking import in_one_line
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import tell
-from sqspipes.task import Task
+from sqspipes.tasks.task import Task
 
 
 @click.command("list")

@@ -14,13 +14,13 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from sqspipes import lines
 from sqspipes.cli import tables
 from sqspipes.cli.asking import in_one_line
 from sqspipes.client import TaskClient
 from sqspipes.errors import SqspipesError
+from sqspipes.operations.status import Status
 from sqspipes.runner.plan import Summary
-from sqspipes.watching import Status
+from sqspipes.support import lines
 
 #: Seconds between two looks at the run's own counts, which cost nothing.
 LOOK_SECONDS = 1.0

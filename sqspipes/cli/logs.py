@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from sqspipes import lines
+from sqspipes.support import lines
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")

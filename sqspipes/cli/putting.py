@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 
 import click
 
-from sqspipes import lines
 from sqspipes.cli import asking, completing, logs, streams
 from sqspipes.cli.options import shared
 from sqspipes.cli.progress import Progress, progress_of
 from sqspipes.cli.targets import client_named, target_argument
 from sqspipes.client import TaskClient
 from sqspipes.errors import EncodingError, OptionError, PutError
+from sqspipes.support import lines
 
 #: Characters of a value that an error shows.
 SHOWN = 60

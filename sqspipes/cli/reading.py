@@ -19,9 +19,9 @@ def demo(packages: tuple[str, ...]) -> None:
     It takes a census of Python's standard library; one of its worker processes is killed half-way. PACKAGES: only
     those of the library, json for instance.
     """
-    from sqspipes import demo as census  # it imports what no other command needs
+    from sqspipes.demo import show  # it imports what no other command needs
 
-    click.get_current_context().exit(census.main(packages))
+    click.get_current_context().exit(show.main(packages))
 
 
 @click.command()

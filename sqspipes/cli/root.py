@@ -16,7 +16,7 @@ from sqspipes.cli.removing import delete, purge
 from sqspipes.cli.results import results
 from sqspipes.cli.running import run
 from sqspipes.cli.watching import status
-from sqspipes.options import did_you_mean
+from sqspipes.support.checks import did_you_mean
 
 #: Further names of commands.
 ALIASES = {"push": "put"}

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from sqspipes.asked import Asked
 from sqspipes.cli import logs, signals, tables
 from sqspipes.cli.live import show_above, shown
 from sqspipes.cli.options import shared
@@ -19,6 +18,7 @@ from sqspipes.processes.fleet import Fleet
 from sqspipes.runner.plan import Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
+from sqspipes.tasks.pipe import Asked
 
 #: The exit code of a run that was drained and made dead letters.
 DRAINED_WITH_DEAD = 3

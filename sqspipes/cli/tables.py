@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 
-from sqspipes import lines
+from sqspipes.support import lines
 
 #: Columns where there is no terminal: lines are not cut then.
 NO_TERMINAL = 1_000

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from sqspipes import lines
 from sqspipes.cli import completing, find
 from sqspipes.client import TaskClient
+from sqspipes.support import lines
 
 target_argument = click.argument("target", shell_complete=completing.targets)
 tasks_argument = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=completing.tasks)

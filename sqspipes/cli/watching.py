@@ -12,13 +12,13 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from sqspipes import lines
 from sqspipes.cli import logs, tables
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
 from sqspipes.client import TaskClient
-from sqspipes.options import checked_seconds
-from sqspipes.watching import Status
+from sqspipes.operations.status import Status
+from sqspipes.support import lines
+from sqspipes.support.checks import checked_seconds
 
 
 @dataclass(frozen=True, slots=True)

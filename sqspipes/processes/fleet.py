@@ -11,7 +11,6 @@ from contextlib import suppress
 from multiprocessing import connection
 from typing import Any
 
-from sqspipes import clocks, lines
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import OptionError, RunError, SqspipesError
 from sqspipes.processes.member import Member, is_report
@@ -20,6 +19,7 @@ from sqspipes.processes.tally import Tally
 from sqspipes.runner.background import Background
 from sqspipes.runner.calls import describe
 from sqspipes.runner.plan import RunPlan, Summary, described
+from sqspipes.support import clocks, lines
 
 logger = lines.logger(__name__)
 

@@ -13,9 +13,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from sqspipes import clocks
 from sqspipes.processes import child
 from sqspipes.processes.printed import Printed
+from sqspipes.support import clocks
 
 #: A process that lived for so many seconds is started again at once.
 LONG_LIFE = 10.0

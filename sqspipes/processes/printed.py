@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from sqspipes import clocks
+from sqspipes.support import clocks
 
 #: What is given the lines: some at a time, all of one process.
 Show = Callable[[Sequence[str]], object]

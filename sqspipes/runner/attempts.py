@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from sqspipes.runner.held import Held
 
 #: Messages that are remembered; the oldest are forgotten.

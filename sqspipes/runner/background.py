@@ -8,12 +8,12 @@ import os
 import threading
 from abc import ABC, abstractmethod
 
-from sqspipes import clocks
 from sqspipes.errors import RunError
-from sqspipes.options import checked_timeout
 from sqspipes.runner.plan import Summary
 from sqspipes.runner.stream import SIGNAL_SECONDS
-from sqspipes.wakeup import Wakeup
+from sqspipes.support import clocks
+from sqspipes.support.checks import checked_timeout
+from sqspipes.support.wakeup import Wakeup
 
 
 class Background(ABC):

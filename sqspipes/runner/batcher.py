@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqspipes import clocks
 from sqspipes.brokers.base import Answer, Kind, Limits
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.outage import Outage, pause_after_return
+from sqspipes.support import clocks
 
 #: Seconds after which a thread with nothing to do ends; the next item starts another.
 IDLE_SECONDS = 5.0

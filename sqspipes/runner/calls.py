@@ -11,19 +11,19 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mappi
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from sqspipes import lines
-from sqspipes.callables import Kind, kind_of
 from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesError
-from sqspipes.forked import called, yielded
-from sqspipes.message import Death, Message, checked_name, content_of, output_id, result_id
-from sqspipes.results import Output, Reject, Retry, TaskCallback, ends_line
+from sqspipes.messages.message import Death, Message, checked_name, content_of, output_id, result_id
+from sqspipes.messages.values import CONTAINERS, PLAIN, encode_value, let_go
 from sqspipes.runner.entries import as_received
 from sqspipes.runner.executor import DONE, Emission, Ending, Outcome, Outlet
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
-from sqspipes.step import Pending, StepCall
-from sqspipes.task import FIRST_BACKOFF, Task
-from sqspipes.values import CONTAINERS, PLAIN, encode_value, let_go
+from sqspipes.support import lines
+from sqspipes.support.forked import called, yielded
+from sqspipes.tasks.callables import Kind, kind_of
+from sqspipes.tasks.results import Output, Reject, Retry, TaskCallback, ends_line
+from sqspipes.tasks.step import Pending, StepCall
+from sqspipes.tasks.task import FIRST_BACKOFF, Task
 
 logger = lines.logger(__name__)
 

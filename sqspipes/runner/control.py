@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from sqspipes import lines
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import BrokerError, BrokerUnavailableError
-from sqspipes.runner import word
-from sqspipes.runner.word import Word
+from sqspipes.messages import control_word
+from sqspipes.messages.control_word import Word
+from sqspipes.support import lines
 
 logger = lines.logger(__name__)
 
@@ -106,7 +106,7 @@ class Control:
 
     def _look(self) -> None:
         try:
-            found = word.read(self._broker.tags(self._queue))
+            found = control_word.read(self._broker.tags(self._queue))
         except BrokerError as error:
             self._failed(error)
             return
@@ -129,7 +129,7 @@ class Control:
 
     def _is_new(self, token: str) -> bool:
         """Say whether the first token that was read came after the start, though the first look failed."""
-        return self._missed and word.is_later(token, self._began)
+        return self._missed and control_word.is_later(token, self._began)
 
     def _say(self, task: str, *, paused: bool) -> None:
         if paused:

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqspipes import clocks, lines
-from sqspipes import message as messages
 from sqspipes.brokers.base import MAX_RECEIVES
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
-from sqspipes.forked import called
-from sqspipes.message import Delivery, Message
+from sqspipes.messages import message as messages
+from sqspipes.messages.message import Delivery, Message
+from sqspipes.messages.values import check_nothing_lazy
 from sqspipes.runner import calls, current
 from sqspipes.runner.batch import perform_batch
 from sqspipes.runner.calls import Plan
@@ -34,8 +33,9 @@ from sqspipes.runner.overdue import BLOCKED_SECONDS, Overdue
 from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED, Pace
 from sqspipes.runner.settler import Abandoned, Parcel
 from sqspipes.runner.shared import Counts, Shared
-from sqspipes.task import Task
-from sqspipes.values import check_nothing_lazy
+from sqspipes.support import clocks, lines
+from sqspipes.support.forked import called
+from sqspipes.tasks.task import Task
 
 logger = lines.logger(__name__)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqspipes import clocks
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.outage import Outage
+from sqspipes.support import clocks
 
 #: Seconds between the two sights of empty queues where counts are estimates: SQS's settle about a minute after
 #: the last send. https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html

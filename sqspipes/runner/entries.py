@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sqspipes import message as messages
 from sqspipes.brokers.base import Entry, list_key
 from sqspipes.errors import CodecError, TooLargeError
-from sqspipes.message import Death, Message
+from sqspipes.messages import message as messages
+from sqspipes.messages.message import Death, Message
 from sqspipes.runner.held import Held
-from sqspipes.task import Task
+from sqspipes.tasks.task import Task
 
 
 def message_entry(most: int, queue: str, message: Message, text: str | None, what: str) -> Entry:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from sqspipes import clocks
-from sqspipes.message import Death
+from sqspipes.messages.message import Death
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
+from sqspipes.support import clocks
 
 #: Calls that last less than so many seconds, waiting included, are run by one thread.
 SHORT_SECONDS = 0.001

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from sqspipes import clocks, lines, names
+from sqspipes.messages import queue_names
 from sqspipes.runner.held import Held
+from sqspipes.support import clocks, lines
 
 logger = lines.logger(__name__)
 
@@ -174,6 +175,6 @@ def say(told: list[Told]) -> None:
 
 def _shown(held: Held, *seconds: float) -> tuple[object, ...]:
     """Return what the log shows of a message: its task and its id, and of a suspect how often it was received."""
-    name = names.parse(held.delivery.queue)
+    name = queue_names.parse(held.delivery.queue)
     shown = (held.delivery.queue if name is None else name.task, held.message.id)
     return (*shown, held.delivery.receives, *seconds) if seconds else shown

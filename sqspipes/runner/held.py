@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqspipes.message import Delivery, Message
+    from sqspipes.messages.message import Delivery, Message
     from sqspipes.runner.lanes import Lane
     from sqspipes.runner.settler import Parcel
 

@@ -9,15 +9,15 @@ import threading
 import uuid
 from collections.abc import Callable
 
-from sqspipes import clocks
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.lanes import SHARE_OF_HIGHER
 from sqspipes.runner.leases import Clock
 from sqspipes.runner.outage import Outage, pause_after_return
 from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED, Arrivals
+from sqspipes.support import clocks
 
 #: Messages of an answer after which a queue of groups is asked again without a poll.
 MANY_GROUPED = 3

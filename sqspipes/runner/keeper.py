@@ -6,7 +6,6 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 
-from sqspipes import lines
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.gate import Gate
 from sqspipes.runner.held import Held
@@ -14,6 +13,7 @@ from sqspipes.runner.leases import SHORTEST_EXTEND, Leases
 from sqspipes.runner.outage import Outage
 from sqspipes.runner.settler import Abandoned, Settler
 from sqspipes.runner.source import Source
+from sqspipes.support import lines
 
 logger = lines.logger(__name__)
 

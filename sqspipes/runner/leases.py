@@ -7,9 +7,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from sqspipes import clocks
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from sqspipes.runner.held import Held
+from sqspipes.support import clocks
 
 #: Seconds for which a message that was handed on, but whose acknowledgement came too late, is remembered:
 #: after that its second hand-off would not be recognised by the queue either.

@@ -12,12 +12,12 @@ from concurrent import futures
 from functools import partial
 from typing import Any
 
-from sqspipes import clocks, lines
-from sqspipes.forked import Stepped, called
 from sqspipes.runner.executor import Call, Emission, Ended, Engine, Executor, Outcome, ThreadExecutor
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.overdue import BLOCKED_SECONDS
 from sqspipes.runner.settler import Abandoned
+from sqspipes.support import clocks, lines
+from sqspipes.support.forked import Stepped, called
 
 logger = lines.logger(__name__)
 

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sqspipes import clocks, lines
 from sqspipes.errors import BrokerUnavailableError
+from sqspipes.support import clocks, lines
 
 logger = lines.logger(__name__)
 

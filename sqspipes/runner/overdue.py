@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqspipes import lines
+from sqspipes.support import lines
 
 logger = lines.logger(__name__)
 

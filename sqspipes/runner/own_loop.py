@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
 from sqspipes.runner.loop import awaited, end_tasks, stepped
-from sqspipes.workers import Workers
+from sqspipes.support.workers import Workers
 
 
 class OwnLoop:

@@ -10,7 +10,6 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from sqspipes import clocks, lines
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
 from sqspipes.runner import calls
@@ -31,6 +30,7 @@ from sqspipes.runner.settler import Settler
 from sqspipes.runner.shared import Shared
 from sqspipes.runner.source import Source
 from sqspipes.runner.stream import Stream
+from sqspipes.support import clocks, lines
 
 logger = lines.logger(__name__)
 

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
-from sqspipes import clocks, lines
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from sqspipes.runner.batcher import Batcher, Item
 from sqspipes.runner.held import Held, Origin, State
 from sqspipes.runner.leases import SHORTEST_EXTEND, Leases
 from sqspipes.runner.outage import Outage
+from sqspipes.support import clocks, lines
 
 logger = lines.logger(__name__)
 

@@ -11,13 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from sqspipes import clocks, lines
 from sqspipes.errors import OptionError
-from sqspipes.forked import OVER, called
-from sqspipes.message import Message
-from sqspipes.names import MOST_PRIORITIES
-from sqspipes.options import checked_int
-from sqspipes.results import Output, Retry, TaskCallback, ends_line
+from sqspipes.messages.message import Message
+from sqspipes.messages.queue_names import MOST_PRIORITIES
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.executor import Engine, Outlet
@@ -26,6 +22,10 @@ from sqspipes.runner.overdue import Overdue
 from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.settler import Abandoned
 from sqspipes.runner.shared import Counts
+from sqspipes.support import clocks, lines
+from sqspipes.support.checks import checked_int
+from sqspipes.support.forked import OVER, called
+from sqspipes.tasks.results import Output, Retry, TaskCallback, ends_line
 
 logger = lines.logger(__name__)
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sqspipes import clocks
 from sqspipes.runner.held import Origin
-from sqspipes.wakeup import Wakeup
+from sqspipes.support import clocks
+from sqspipes.support.wakeup import Wakeup
 
 #: Seconds that a caller sleeps at a time. CPython does not wake the main thread for a signal that comes in the
 #: moment before an untimed wait begins: with this one the signal's handler runs a little later.

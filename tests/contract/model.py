@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 
 from sqspipes.brokers.base import DEDUPLICATION_SECONDS, Answer, Depth, Entry, Kind
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from tests.contract.differences import Leeway
 
 

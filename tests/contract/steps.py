@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind, QueueSpec
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 
 T = TypeVar("T")
 

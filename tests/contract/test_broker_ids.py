@@ -14,7 +14,7 @@ import redis
 from sqspipes.brokers.base import Broker
 from sqspipes.brokers.redis import RedisBroker
 from sqspipes.brokers.sqlite import SqliteBroker
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from tests.conftest import BrokerArguments
 from tests.contract.steps import made, put, take, take_all, take_one, with_dead_letters
 from tests.valkey import Valkey

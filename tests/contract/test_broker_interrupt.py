@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 
 from sqspipes.brokers.base import Broker
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from tests.conftest import MakeBroker
 from tests.contract.steps import PATIENCE, bodies, in_thread, made, moment, put, take
 

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from sqspipes import census
+from sqspipes.demo import census
 from tests.conftest import AWS
 from tests.integration.shell import Shell, screen_of
 from tests.servers import Proxy, error

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sqspipes import census, demo
+from sqspipes.demo import census, show
 from tests.conftest import AWS
 from tests.servers import Ministack
 
@@ -67,7 +67,7 @@ def test_totals_are_those_of_a_plain_loop(
 @contextlib.contextmanager
 def worker(task: str, broker: str, journal: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run one task of the census in a process of its own."""
-    with demo.start_worker(broker, journal, task) as process:
+    with show.start_worker(broker, journal, task) as process:
         try:
             yield process
         finally:
@@ -182,7 +182,7 @@ def test_ledger_tells(
 
 
 def test_progress_is_a_line_per_quarter_where_it_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = demo.Screen()
+    screen = show.Screen()
     for done in range(101):
         screen.progress(done, 100)
     assert capsys.readouterr().out.count("of 100 files\n") == 4

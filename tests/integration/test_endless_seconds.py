@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from sqspipes import OptionError, Retry, TaskClient, clocks
+from sqspipes import OptionError, Retry, TaskClient
 from sqspipes.brokers.base import Broker
+from sqspipes.support import clocks
 from tests.integration.outages import Between
 from tests.integration.shell import Shell
 from tests.integration.support import QUICK, Seen, passed, piped, until

@@ -13,7 +13,7 @@ import pytest
 
 from sqspipes import TaskClient
 from sqspipes.brokers.base import Answer, Broker
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from sqspipes.runner.pace import MOST_BEHIND
 from tests.integration.support import PATIENCE, Seen, passed, piped, until
 from tests.unit.passing import Passing

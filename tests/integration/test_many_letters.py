@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from benchmarks.running import Responder, responder
-from sqspipes import Broker, BrokerError, DeadLetter, OptionError, TaskClient, looking
+from sqspipes import Broker, BrokerError, DeadLetter, OptionError, TaskClient
 from sqspipes.brokers.base import Entry
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.cli.dead import Box
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
+from sqspipes.operations import looking
 from tests.conftest import AWS, MakeBroker
 from tests.integration.support import PATIENCE, levels, piped, until
 from tests.servers import Forward, Proxy, Reply, Request, error, json_reply

@@ -11,7 +11,7 @@ from sqspipes import PutError
 from sqspipes.brokers.base import OK, Answer, Entry, Kind
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from sqspipes.runner import outage
 from tests.integration.support import PATIENCE, Seen, piped
 

@@ -20,9 +20,9 @@ from sqspipes import (
 )
 
 #: Whether the package is installed, as in tox, and not only on the path: then pytest has found the plugin itself.
-INSTALLED = any(each.value == "sqspipes.pytest_plugin" for each in entry_points(group="pytest11"))
+INSTALLED = any(each.value == "sqspipes.testing.plugin" for each in entry_points(group="pytest11"))
 
-pytest_plugins = ["pytester"] if INSTALLED else ["pytester", "sqspipes.pytest_plugin"]
+pytest_plugins = ["pytester"] if INSTALLED else ["pytester", "sqspipes.testing.plugin"]
 
 
 def client_of(*tasks: Any, **options: Any) -> TaskClient:
@@ -170,5 +170,5 @@ def test_plugin_is_there_once_the_package_is_installed(pytester: pytest.Pytester
                     assert list(results) == [8]
         """,
     )
-    plugin = [] if INSTALLED else ["-p", "sqspipes.pytest_plugin"]
+    plugin = [] if INSTALLED else ["-p", "sqspipes.testing.plugin"]
     pytester.runpytest_subprocess("-p", "no:cacheprovider", *plugin).assert_outcomes(passed=1)

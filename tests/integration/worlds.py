@@ -13,7 +13,7 @@ from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.brokers.redis import RedisBroker
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.errors import BrokerError
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 
 #: Seconds for which a queue knows an id, and some more.
 FORGOTTEN = 301.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Answer, Broker, Depth, Entry, QueueSpec
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 
 
 class Passing(Broker):

@@ -12,17 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqspipes import message as messages
 from sqspipes.errors import DecodingError, EncodingError, OptionError
-from sqspipes.message import LETTER_BYTES, Message
-from sqspipes.results import EmptyTaskOutput, Output, TaskCallback
+from sqspipes.messages import message as messages
+from sqspipes.messages.message import LETTER_BYTES, Message
 from sqspipes.runner import calls
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.entries import letter_entry
 from sqspipes.runner.executor import DONE, Call, Emission, Ended, Ending, Outcome
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
-from sqspipes.task import FIRST_BACKOFF, Task, make_tasks
+from sqspipes.tasks.results import EmptyTaskOutput, Output, TaskCallback
+from sqspipes.tasks.task import FIRST_BACKOFF, Task, make_tasks
 from tests.builders import held_of, shown
 
 DEFAULTS: dict[str, Any] = {

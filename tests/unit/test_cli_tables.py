@@ -14,7 +14,7 @@ from sqspipes.cli.live import LONGEST_HISTORY, History
 from sqspipes.cli.tables import NO_TERMINAL, figure, fitted, plain, sparkline, table
 from sqspipes.cli.watching import in_words
 from sqspipes.errors import OptionError
-from sqspipes.lines import printable
+from sqspipes.support.lines import printable
 
 RATES = st.lists(st.floats(0, 1e9, allow_subnormal=False), max_size=80)
 

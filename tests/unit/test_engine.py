@@ -16,7 +16,7 @@ import pytest
 from sqspipes import RunError, TaskCallback, TaskClient
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.errors import QueueMissingError
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from tests.integration.support import PATIENCE, Seen, passed, until
 from tests.unit.passing import Passing
 

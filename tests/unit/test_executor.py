@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from sqspipes.message import Delivery, Message
+from sqspipes.messages.message import Delivery, Message
 from sqspipes.runner import executor
 from sqspipes.runner.executor import DONE, Call, Emission, Ended, Outcome, ThreadExecutor
 from sqspipes.runner.held import Held, Origin

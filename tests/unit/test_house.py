@@ -76,7 +76,9 @@ def test_nothing_sleeps(file: Path) -> None:
 def test_what_waits_goes_by_a_clock_that_no_test_freezes(file: Path) -> None:
     part, *_ = file.relative_to(PACKAGE).parts
     if part not in ("clocks.py", "cli", "demo.py"):  # what is only shown may go by any
-        assert "time.monotonic" not in file.read_text(), "sqspipes.clocks.monotonic is the clock for this"
+        assert "time.monotonic" not in file.read_text(), (
+            "sqspipes.support.clocks.monotonic is the clock for this"
+        )
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from sqspipes import message as messages
 from sqspipes.errors import OptionError
-from sqspipes.message import LONGEST_NAME, Message
+from sqspipes.messages import message as messages
+from sqspipes.messages.message import LONGEST_NAME, Message
 
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 ALPHABET = set(string.ascii_letters + string.digits + string.punctuation)

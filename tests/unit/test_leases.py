@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqspipes import clocks
 from sqspipes.runner.held import Held
 from sqspipes.runner.leases import MOST_STALE, REMEMBERED_SECONDS, Clock, Leases
+from sqspipes.support import clocks
 from tests.builders import delivery_of, held_of
 
 LONGEST = 43_200.0

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sqspipes
-from sqspipes import lines
+from sqspipes.support import lines
 
 #: What clears a screen, hides text, or begins a line that looks like one of the log's.
 EVIL = "\x1b[2J\r\n08:00:00 INFO    forged\x9b1m\u202e\u2028\x7f"
@@ -78,7 +78,7 @@ def test_every_logger_of_the_library_escapes() -> None:
         if "__main__" not in one.name
     ]
     for name in modules:
-        if name != "sqspipes.pytest_plugin":
+        if name != "sqspipes.testing.plugin":
             importlib.import_module(name)
     made = {name: each for name, each in logging.root.manager.loggerDict.items() if name in modules}
     bare = [name for name, each in made.items() if isinstance(each, logging.Logger) and not each.filters]

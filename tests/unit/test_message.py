@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sqspipes import message as messages
 from sqspipes.errors import DecodingError, EncodingError, NewerFormatError
-from sqspipes.message import Death, Message
-from sqspipes.values import encode_value
+from sqspipes.messages import message as messages
+from sqspipes.messages.message import Death, Message
+from sqspipes.messages.values import encode_value
 from tests.builders import delivery_of, shown
 
 texts = st.text()

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sqspipes import names
 from sqspipes.errors import OptionError
-from sqspipes.names import LONGEST_QUEUE_NAME, MOST_PRIORITIES, QueueName
+from sqspipes.messages import queue_names
+from sqspipes.messages.queue_names import LONGEST_QUEUE_NAME, MOST_PRIORITIES, QueueName
 from tests.builders import shown
 
 # Built up, not filtered with the expression that is under test.
@@ -27,10 +27,10 @@ level = st.integers(0, MOST_PRIORITIES - 1)
 def made(said: QueueName) -> str:
     """Return the name of what a name says."""
     if said.kind == "dead":
-        return names.dead_queue(said.domain, said.task)
+        return queue_names.dead_queue(said.domain, said.task)
     if said.kind == "output":
-        return names.output_queue(said.domain, said.task)
-    return names.task_queue(said.domain, said.task, said.level)
+        return queue_names.output_queue(said.domain, said.task)
+    return queue_names.task_queue(said.domain, said.task, said.level)
 
 
 said = st.builds(QueueName, part, part, st.just("task"), level) | st.builds(
@@ -40,7 +40,7 @@ said = st.builds(QueueName, part, part, st.just("task"), level) | st.builds(
 
 @given(said)
 def test_name_is_read_back_as_what_it_was_made_of(one: QueueName) -> None:
-    assert names.parse(made(one)) == one
+    assert queue_names.parse(made(one)) == one
 
 
 @given(said, said)
@@ -55,7 +55,7 @@ def test_name_is_one_that_sqs_takes(one: QueueName) -> None:
 
 @given(part)
 def test_part_of_a_name_is_taken_as_it_is(one: str) -> None:
-    assert names.checked_part("domain", one) == one
+    assert queue_names.checked_part("domain", one) == one
 
 
 @given(st.text() | st.text("ab-_.p1", max_size=8).map(lambda text: text + ".fifo"))
@@ -72,7 +72,7 @@ def test_part_of_a_name_is_taken_as_it_is(one: str) -> None:
 @example("--.fifo")
 @example(".fifo")
 def test_any_text_is_a_name_of_ours_or_none(text: str) -> None:
-    found = names.parse(text)
+    found = queue_names.parse(text)
     if found is not None:
         assert made(found) == text
 
@@ -80,11 +80,11 @@ def test_any_text_is_a_name_of_ours_or_none(text: str) -> None:
 @given(st.text("ab-_", max_size=6), st.text("ab-_", max_size=6))
 def test_parts_that_would_be_ambiguous_are_refused(domain: str, task: str) -> None:
     try:
-        names.checked_part("domain", domain)
-        names.checked_part("task", task)
+        queue_names.checked_part("domain", domain)
+        queue_names.checked_part("task", task)
     except OptionError:
         return
-    assert names.parse(names.task_queue(domain, task, 0)) == QueueName(domain, task, "task")
+    assert queue_names.parse(queue_names.task_queue(domain, task, 0)) == QueueName(domain, task, "task")
 
 
 @pytest.mark.parametrize(
@@ -112,19 +112,22 @@ def test_parts_that_would_be_ambiguous_are_refused(domain: str, task: str) -> No
 )
 def test_part_that_is_not_allowed_is_refused_by_its_option(value: object) -> None:
     with pytest.raises(OptionError, match="domain is "):
-        names.checked_part("domain", value)
+        queue_names.checked_part("domain", value)
 
 
 def test_longest_names_fit_in_every_kind_of_queue() -> None:
     domain = "d" * 30
     task = "t" * (LONGEST_QUEUE_NAME - len(f"{domain}----dead.fifo"))
-    names.checked_length("name", domain, task)
-    for queue in (names.dead_queue(domain, task), names.task_queue(domain, task, MOST_PRIORITIES - 1)):
+    queue_names.checked_length("name", domain, task)
+    for queue in (
+        queue_names.dead_queue(domain, task),
+        queue_names.task_queue(domain, task, MOST_PRIORITIES - 1),
+    ):
         assert len(queue) <= LONGEST_QUEUE_NAME
-        assert names.parse(queue) is not None
+        assert queue_names.parse(queue) is not None
     with pytest.raises(OptionError, match="81 characters"):
-        names.checked_length("name", domain, task + "t")
+        queue_names.checked_length("name", domain, task + "t")
 
 
 def test_longer_name_is_none_of_ours() -> None:
-    assert names.parse("a" * 70 + "--" + "b" * 10 + ".fifo") is None
+    assert queue_names.parse("a" * 70 + "--" + "b" * 10 + ".fifo") is None

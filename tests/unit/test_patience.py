@@ -7,7 +7,7 @@ import time
 import pytest
 
 from sqspipes.errors import BrokerUnavailableError, QueueMissingError
-from sqspipes.patience import patiently
+from sqspipes.operations.patience import patiently
 
 
 def test_request_is_repeated_until_it_is_answered() -> None:

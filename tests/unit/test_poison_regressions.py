@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from sqspipes import message as messages
 from sqspipes.errors import EncodingError
-from sqspipes.message import Message
+from sqspipes.messages import message as messages
+from sqspipes.messages.message import Message
 from sqspipes.runner import calls
 from sqspipes.runner.entries import letter_entry
-from sqspipes.task import Task
+from sqspipes.tasks.task import Task
 from tests.builders import delivery_of, held_of
 
 DEEP: list[object] = []

@@ -21,7 +21,7 @@ from sqspipes import TaskClient
 from sqspipes.brokers.base import OK, Depth, Entry, Kind, QueueSpec
 from sqspipes.brokers.redis import RedisBroker
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError, QueueMissingError
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from tests.contract.steps import PATIENCE, bodies, in_thread, kinds, put, take, take_one
 from tests.relay import Relay
 from tests.servers import free_port

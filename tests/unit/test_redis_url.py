@@ -14,7 +14,7 @@ from sqspipes.brokers import open_broker
 from sqspipes.brokers.redis import RedisBroker
 from sqspipes.brokers.redis.url import Place, parse
 from sqspipes.errors import OptionError
-from sqspipes.urls import shown
+from sqspipes.support.urls import shown
 
 _ROOT = Path(__file__).parents[2]
 

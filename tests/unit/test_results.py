@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from sqspipes.errors import OptionError
-from sqspipes.results import EmptyTaskOutput, Output, TaskCallback, ends_line
+from sqspipes.tasks.results import EmptyTaskOutput, Output, TaskCallback, ends_line
 from tests.builders import shown
 
 

@@ -14,7 +14,7 @@ import pytest
 from sqspipes import RunError, TaskClient
 from sqspipes.brokers.base import Answer, Broker, Depth, Entry
 from sqspipes.brokers.sqlite import SqliteBroker
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from tests.conftest import MakeBroker
 from tests.integration.support import PATIENCE, Seen, passed, until
 from tests.servers import Forward, Proxy, Reply, Request

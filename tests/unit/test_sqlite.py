@@ -22,8 +22,8 @@ from sqspipes.brokers.sqlite.store import Store
 from sqspipes.brokers.sqlite.transaction import Transaction
 from sqspipes.brokers.sqlite.url import parse
 from sqspipes.errors import BrokerError, BrokerUnavailableError, OptionError
-from sqspipes.message import Delivery
-from sqspipes.urls import shown
+from sqspipes.messages.message import Delivery
+from sqspipes.support.urls import shown
 
 _ROOT = Path(__file__).parents[2]
 _PATIENCE = 20.0

@@ -12,7 +12,7 @@ import pytest
 
 from sqspipes.brokers.base import OK, Entry, QueueSpec
 from sqspipes.brokers.sqlite import SqliteBroker
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 
 #: Messages that are stored before the steps of a request are counted, the first and the second time.
 FEW, MANY = 320, 6_400

@@ -15,7 +15,7 @@ from sqspipes.brokers.base import Answer, Broker, Depth, Entry, Kind, QueueSpec
 from sqspipes.brokers.sqs import SqsBroker
 from sqspipes.brokers.sqs.account import TRANSPORTS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
 from tests.contract.steps import kinds
 from tests.scripted import Answering, Step, answer, cut, reply
 

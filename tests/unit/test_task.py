@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqspipes import names
 from sqspipes.errors import OptionError, SignatureError
-from sqspipes.task import KEYS, LONGEST_BACKOFF, Task, make_tasks
+from sqspipes.messages import queue_names
+from sqspipes.tasks.task import KEYS, LONGEST_BACKOFF, Task, make_tasks
 from tests.builders import shown
 
 DEFAULTS: dict[str, Any] = {
@@ -179,7 +179,7 @@ def test_whatever_is_given_is_a_task_or_an_option_error(given: Any) -> None:
     except OptionError:
         return
     assert len(tasks) == 1
-    assert all(names.parse(queue) is not None for queue in (*tasks[0].queues, tasks[0].dead_queue))
+    assert all(queue_names.parse(queue) is not None for queue in (*tasks[0].queues, tasks[0].dead_queue))
 
 
 # Queues and levels

@@ -13,7 +13,7 @@ from sqspipes import TaskClient
 from sqspipes.brokers import open_broker
 from sqspipes.cli import main
 from sqspipes.errors import BrokerUnavailableError, OptionError
-from sqspipes.urls import shown, without_secrets
+from sqspipes.support.urls import shown, without_secrets
 
 SECRET = "VERYSECRET"
 

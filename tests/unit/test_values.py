@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqspipes import EncodingError
-from sqspipes.values import encode_value
+from sqspipes.messages.values import encode_value
 
 
 class Number(enum.IntEnum):

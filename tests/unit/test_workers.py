@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from sqspipes.workers import Workers
+from sqspipes.support.workers import Workers
 
 
 def test_thread_whose_start_was_interrupted_ends_with_its_pool(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from redis import exceptions
 
-from sqspipes import clocks
 from sqspipes.brokers.base import (
     OK,
     Answer,
@@ -30,7 +29,8 @@ from sqspipes.brokers.redis.errors import keys_gone, translated
 from sqspipes.brokers.redis.scripts import Scripts
 from sqspipes.brokers.redis.url import parse
 from sqspipes.errors import BrokerClosedError, BrokerError, QueueMissingError
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
+from sqspipes.support import clocks
 
 T = TypeVar("T")
 

@@ -14,11 +14,11 @@ from typing import Any
 from redis import exceptions
 from redis.connection import Connection, SSLConnection
 
-from sqspipes import clocks, lines
 from sqspipes.brokers.redis.errors import WrongFileError, refuses_writes
 from sqspipes.brokers.redis.scripts import Script
 from sqspipes.brokers.redis.url import Place
 from sqspipes.errors import BrokerClosedError, BrokerError
+from sqspipes.support import clocks, lines
 
 _logger = lines.logger(__name__)
 

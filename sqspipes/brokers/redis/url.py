@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from sqspipes.errors import OptionError
-from sqspipes.urls import no_option, shown, split_or_none
+from sqspipes.support.urls import no_option, shown, split_or_none
 
 #: What every key begins with, unless the URL says otherwise.
 PREFIX = "sqspipes"

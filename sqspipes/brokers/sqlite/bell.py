@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-from sqspipes import clocks
-from sqspipes.wakeup import Wakeup
+from sqspipes.support import clocks
+from sqspipes.support.wakeup import Wakeup
 
 #: Seconds between two looks at what other processes did, and at leases that end.
 TICK = 0.05

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from sqspipes import clocks
 from sqspipes.brokers.base import (
     OK,
     Answer,
@@ -28,7 +27,8 @@ from sqspipes.brokers.sqlite.fork import survive_forks
 from sqspipes.brokers.sqlite.store import Store
 from sqspipes.brokers.sqlite.url import parse
 from sqspipes.errors import BrokerClosedError, BrokerError
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
+from sqspipes.support import clocks
 
 _GONE = Answer(Kind.GONE, "the lease is lost")
 

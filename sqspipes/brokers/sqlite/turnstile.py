@@ -8,8 +8,8 @@ import sys
 import threading
 from contextlib import suppress
 
-from sqspipes import clocks
 from sqspipes.errors import BrokerUnavailableError
+from sqspipes.support import clocks
 
 if sys.platform != "win32":
     import fcntl

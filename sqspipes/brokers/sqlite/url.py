@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
 from sqspipes.errors import OptionError
-from sqspipes.urls import no_option, shown, split_or_none, without_password
+from sqspipes.support.urls import no_option, shown, split_or_none, without_password
 
 #: FULL survives a power cut, NORMAL a killed process. https://www.sqlite.org/pragma.html#pragma_synchronous
 SYNCHRONOUS = ("FULL", "NORMAL")

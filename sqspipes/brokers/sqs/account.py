@@ -18,7 +18,7 @@ from botocore.utils import get_environ_proxies
 from sqspipes.brokers.sqs.credentials import Credentials
 from sqspipes.brokers.sqs.errors import translated, unfetched
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError, OptionError
-from sqspipes.urls import shown, split_or_none
+from sqspipes.support.urls import shown, split_or_none
 
 #: Seconds for a connection to be made, and for an answer. A poll is answered within 20.
 CONNECT_TIMEOUT = 5.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqspipes import clocks, lines
 from sqspipes.brokers.sqs.calls import Calls
 from sqspipes.errors import BrokerUnavailableError, CredentialsError, QueueMissingError
+from sqspipes.support import clocks, lines
 
 _logger = lines.logger(__name__)
 

@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqspipes import lines
 from sqspipes.brokers.base import (
     OK,
     Answer,
@@ -24,8 +23,9 @@ from sqspipes.brokers.sqs.calls import Calls, PollCutError
 from sqspipes.brokers.sqs.declare import Declaration
 from sqspipes.brokers.sqs.errors import RefusedError, entry_answer
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
-from sqspipes.message import Delivery, derived
-from sqspipes.urls import shown
+from sqspipes.messages.message import Delivery, derived
+from sqspipes.support import lines
+from sqspipes.support.urls import shown
 
 _logger = lines.logger(__name__)
 

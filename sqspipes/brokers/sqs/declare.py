@@ -10,7 +10,7 @@ from sqspipes.brokers.sqs.addresses import Addresses
 from sqspipes.brokers.sqs.calls import Calls
 from sqspipes.brokers.sqs.errors import RefusedError
 from sqspipes.errors import CredentialsError, QueueMissingError
-from sqspipes.workers import Workers
+from sqspipes.support.workers import Workers
 
 #: Requests under way at once while queues are declared.
 _TOGETHER = 8

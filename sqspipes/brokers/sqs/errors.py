@@ -35,7 +35,7 @@ from sqspipes.errors import (
     CredentialsError,
     QueueMissingError,
 )
-from sqspipes.urls import without_secrets
+from sqspipes.support.urls import without_secrets
 
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/CommonErrors.html
 _MISSING = {"NonExistentQueue", "QueueDoesNotExist"}

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from sqspipes import clocks
+from sqspipes.support import clocks
 
 #: The part that is kept of the pace at which a request was throttled, and by which it grows: each second, and each
 #: second squared, so that a cut that went too deep is soon made up for.

@@ -18,11 +18,12 @@ from typing import Any, TypeVar
 
 import worker
 
-from sqspipes import TaskCallback, TaskClient, task
+from sqspipes import TaskCallback, TaskClient
 from sqspipes.brokers.base import Answer, Entry
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.brokers.sqlite.store import Store
-from sqspipes.message import Delivery
+from sqspipes.messages.message import Delivery
+from sqspipes.tasks import task
 
 T = TypeVar("T")
 

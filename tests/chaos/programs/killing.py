@@ -18,7 +18,8 @@ from typing import Any
 
 import worker
 
-from sqspipes import TaskClient, task
+from sqspipes import TaskClient
+from sqspipes.tasks import task
 
 logger = logging.getLogger("killing")
 settings = worker.settings

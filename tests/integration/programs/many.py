@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqspipes import RunError, Summary, TaskClient
-from sqspipes.asked import Asked
+from sqspipes.tasks.pipe import Asked
 
 settings = json.loads(sys.argv[1])
 folder = Path(settings["folder"])

@@ -24,13 +24,13 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError, create_parser
 from urllib3.exceptions import ProtocolError
 
-from sqspipes import clocks, lines
 from sqspipes.brokers.sqs.lean.http import BrokenAnswerError, Connection, Reply, connected
 from sqspipes.brokers.sqs.lean.pool import Pool
 from sqspipes.brokers.sqs.lean.wire import ACTIONS, Wire
 from sqspipes.brokers.sqs.transport.answers import check_error, result_of
 from sqspipes.brokers.sqs.transport.clock import Clock
 from sqspipes.brokers.sqs.transport.polls import Poll
+from sqspipes.support import clocks, lines
 
 #: Seconds after which a connection that ends without an answer was not an idle one that the server closed.
 _STALE = 2.0

@@ -11,8 +11,8 @@ from urllib.parse import SplitResult
 
 from urllib3.util.wait import wait_for_read
 
-from sqspipes import clocks
 from sqspipes.brokers.sqs.lean.timeouts import kernel_keeps_timeouts, set_kernel_timeouts
+from sqspipes.support import clocks
 
 #: Bytes asked of the socket at once: most answers come in one piece.
 _PIECE = 65_536

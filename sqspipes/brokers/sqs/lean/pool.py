@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from sqspipes import clocks
 from sqspipes.brokers.sqs.lean.http import Connection
+from sqspipes.support import clocks
 
 #: Seconds after which an idle connection is closed: sooner than servers and firewalls forget one.
 MOST_IDLE = 30.0

@@ -21,9 +21,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.httpsession import get_cert_path
 from botocore.utils import get_environ_proxies
 
-from sqspipes import lines
 from sqspipes.brokers.sqs.transport.signing import Signer, host_header
 from sqspipes.errors import BrokerError
+from sqspipes.support import lines
 
 _logger = lines.logger(__name__)
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
-from sqspipes import lines
 from sqspipes.brokers.sqs.transport.signing import Signer, host_header
+from sqspipes.support import lines
 
 _logger = lines.logger(__name__)
 

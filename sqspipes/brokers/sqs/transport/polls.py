@@ -18,7 +18,7 @@ from typing import Any
 from botocore.awsrequest import AWSHTTPConnectionPool, AWSHTTPSConnectionPool
 from urllib3.exceptions import ProtocolError
 
-from sqspipes import lines
+from sqspipes.support import lines
 
 _logger = lines.logger(__name__)
 

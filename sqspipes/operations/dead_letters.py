@@ -6,13 +6,13 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqspipes import lines
-from sqspipes import message as messages
 from sqspipes.brokers.base import MESSAGE_BYTES, Broker, Entry
 from sqspipes.errors import CodecError
-from sqspipes.looking import Look
-from sqspipes.message import Death, Delivery, Message
-from sqspipes.task import Task
+from sqspipes.messages import message as messages
+from sqspipes.messages.message import Death, Delivery, Message
+from sqspipes.operations.looking import Look
+from sqspipes.support import lines
+from sqspipes.tasks.task import Task
 
 logger = lines.logger(__name__)
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqspipes.async_step import AsyncStepCall
 from sqspipes.errors import OptionError
-from sqspipes.step import StepCall
+from sqspipes.tasks.async_step import AsyncStepCall
+from sqspipes.tasks.step import StepCall
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from sqspipes.errors import DecodingError, NewerFormatError, OptionError
-from sqspipes.values import encode_value, typename
+from sqspipes.messages.values import encode_value, typename
 
 #: The version this module writes; it reads this one and every older one.
 FORMAT = 1

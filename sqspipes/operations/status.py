@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from sqspipes import clocks, names
 from sqspipes.brokers.base import Broker, Depth
 from sqspipes.errors import CredentialsError, QueueMissingError
-from sqspipes.patience import patiently
-from sqspipes.runner import word
+from sqspipes.messages import control_word, queue_names
+from sqspipes.operations.patience import patiently
 from sqspipes.runner.run import Run
-from sqspipes.task import Task
-from sqspipes.workers import Workers
+from sqspipes.support import clocks
+from sqspipes.support.workers import Workers
+from sqspipes.tasks.task import Task
 
 #: Queues that are counted at once: each takes a connection of its own, which SQS gives for some three round trips.
 MOST_TOGETHER = 32
@@ -78,7 +78,7 @@ def listed(broker: Broker, domain: str) -> set[str] | None:
         found = patiently(partial(broker.names, f"{domain}--"))
     except CredentialsError:
         return None
-    return {name for name in found if (parsed := names.parse(name)) and parsed.domain == domain}
+    return {name for name in found if (parsed := queue_names.parse(name)) and parsed.domain == domain}
 
 
 def _counted(broker: Broker, queues: Sequence[str]) -> dict[str, Depth | QueueMissingError]:
@@ -121,7 +121,7 @@ def _paused(broker: Broker, control_queue: str | None) -> dict[str, str]:
     if control_queue is None:
         return {}
     try:
-        return dict(word.read(patiently(partial(broker.tags, control_queue))).paused)
+        return dict(control_word.read(patiently(partial(broker.tags, control_queue))).paused)
     except CredentialsError:
         return {}
 

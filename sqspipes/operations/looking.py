@@ -10,12 +10,12 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from sqspipes import clocks, lines
 from sqspipes.brokers.base import Answer, Broker, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError
-from sqspipes.message import Delivery
-from sqspipes.patience import DEFAULT_SECONDS, patiently
-from sqspipes.workers import Workers
+from sqspipes.messages.message import Delivery
+from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
+from sqspipes.support import clocks, lines
+from sqspipes.support.workers import Workers
 
 logger = lines.logger(__name__)
 

@@ -10,8 +10,8 @@ from functools import partial
 
 from sqspipes.brokers.base import Broker, QueueSpec
 from sqspipes.errors import QueueMissingError
-from sqspipes.patience import DEFAULT_SECONDS, patiently
-from sqspipes.task import Task
+from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
+from sqspipes.tasks.task import Task
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqspipes import clocks, lines
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.outage import pause
+from sqspipes.support import clocks, lines
 
 logger = lines.logger(__name__)
 

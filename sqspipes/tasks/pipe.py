@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqspipes import names, options
 from sqspipes.errors import OptionError
+from sqspipes.messages import queue_names
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.plan import RunPlan
-from sqspipes.task import MOST_WORKERS, Task
+from sqspipes.support import checks
+from sqspipes.tasks.task import MOST_WORKERS, Task
 
 TaskName = str | int
 
@@ -69,7 +70,7 @@ class Pipe:
                 return self.tasks[name_or_index]
         elif name_or_index in known:
             return self.tasks[known.index(name_or_index)]
-        hint = options.did_you_mean(name_or_index, known)
+        hint = checks.did_you_mean(name_or_index, known)
         raise OptionError(f"task {name_or_index!r} is not registered{hint}: there are {', '.join(known)}")
 
     def fed(self, name_or_index: TaskName) -> Task:
@@ -104,7 +105,7 @@ class Pipe:
             levels=levels,
             priority=asked.priority,
             drain=_checked_drain(asked.drain),
-            iterate=chosen[-1].name if options.checked_bool("iterate", asked.iterate) else None,
+            iterate=chosen[-1].name if checks.checked_bool("iterate", asked.iterate) else None,
             stop_timeout=_checked_stop(asked.stop_timeout, stop_timeout),
             control_queue=self.control_queue,
         )
@@ -120,7 +121,7 @@ class Pipe:
             found = {self.named(name).index for name in task_name}
             chosen = [self.tasks[index] for index in sorted(found)]
         if not chosen:
-            raise options.refuse("task_name", task_name, "a task with a method, or several")
+            raise checks.refuse("task_name", task_name, "a task with a method, or several")
         return chosen
 
     @staticmethod
@@ -133,30 +134,30 @@ class Pipe:
                 )
             changes = {"args": tuple(asked.args)}
         if asked.workers is not None:
-            changes = {**changes, "workers": options.checked_int("workers", asked.workers, 1, MOST_WORKERS)}
+            changes = {**changes, "workers": checks.checked_int("workers", asked.workers, 1, MOST_WORKERS)}
         return [replace(task, **changes) for task in chosen]
 
 
 def checked_priority(priority: Any) -> int:
     """Return the priority of what a source produces."""
-    return options.checked_int("priority", priority, 0, names.MOST_PRIORITIES - 1)
+    return checks.checked_int("priority", priority, 0, queue_names.MOST_PRIORITIES - 1)
 
 
 def _checked_drain(drain: Any) -> float | None:
     if isinstance(drain, bool):
         return -1.0 if drain else None
-    return options.checked_seconds("drain", drain)
+    return checks.checked_seconds("drain", drain)
 
 
 def _checked_stop(stop_timeout: Any, default: float) -> float:
-    return default if stop_timeout is None else options.checked_seconds("stop_timeout", stop_timeout)
+    return default if stop_timeout is None else checks.checked_seconds("stop_timeout", stop_timeout)
 
 
 def _levels(task: Task, low: Any, high: Any) -> list[int]:
     """Return the levels of a task that are to be served."""
-    most = names.MOST_PRIORITIES - 1
-    first = 0 if low is None else options.checked_int("min_priority", low, 0, most)
-    last = most if high is None else options.checked_int("max_priority", high, 0, most)
+    most = queue_names.MOST_PRIORITIES - 1
+    first = 0 if low is None else checks.checked_int("min_priority", low, 0, most)
+    last = most if high is None else checks.checked_int("max_priority", high, 0, most)
     levels = [level for level in range(task.priorities) if first <= level <= last]
     if not levels and not task.is_source:
         has = f"task {task.name!r} has levels 0 to {task.priorities - 1}"

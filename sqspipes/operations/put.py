@@ -8,20 +8,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqspipes import clocks
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.errors import BrokerError, BrokerUnavailableError, PutError
-from sqspipes.forked import called
-from sqspipes.message import Message
-from sqspipes.options import LONGEST_SECONDS
-from sqspipes.patience import patiently
+from sqspipes.messages.message import Message
+from sqspipes.messages.values import check_nothing_lazy
+from sqspipes.operations.patience import patiently
 from sqspipes.runner.batcher import Batcher, Item
 from sqspipes.runner.entries import message_entry
 from sqspipes.runner.executor import Emission
 from sqspipes.runner.held import Origin
 from sqspipes.runner.outage import Outage
-from sqspipes.task import Task
-from sqspipes.values import check_nothing_lazy
+from sqspipes.support import clocks
+from sqspipes.support.checks import LONGEST_SECONDS
+from sqspipes.support.forked import called
+from sqspipes.tasks.task import Task
 
 
 def send_one(broker: Broker, queue: str, entry: Entry, id: str, seconds: float) -> None:

@@ -7,16 +7,16 @@ import uuid
 from collections import deque
 from typing import Any
 
-from sqspipes import message as messages
-from sqspipes.asked import Pipe
-from sqspipes.caller import Caller
-from sqspipes.message import Delivery, Message
+from sqspipes.messages import message as messages
+from sqspipes.messages.message import Delivery, Message
+from sqspipes.messages.values import check_nothing_lazy
+from sqspipes.operations.caller import Caller
 from sqspipes.runner import calls, current
 from sqspipes.runner.executor import Emission
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.leases import Clock
-from sqspipes.task import Task
-from sqspipes.values import check_nothing_lazy
+from sqspipes.tasks.pipe import Pipe
+from sqspipes.tasks.task import Task
 
 
 class Trial:

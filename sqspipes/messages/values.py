@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any
 
 from sqspipes.errors import EncodingError
-from sqspipes.forked import called
+from sqspipes.support.forked import called
 
 #: Types whose values hold nothing: most of what travels is made of them.
 PLAIN = frozenset({str, int, float, bool, NoneType})

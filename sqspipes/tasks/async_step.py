@@ -9,8 +9,8 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from sqspipes.forked import Stepped, called
-from sqspipes.step import Step, StepCall, has_run, outputs
+from sqspipes.support.forked import Stepped, called
+from sqspipes.tasks.step import Step, StepCall, has_run, outputs
 
 if TYPE_CHECKING:
     import asyncio

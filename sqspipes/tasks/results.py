@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqspipes.errors import OptionError
-from sqspipes.message import checked_name
-from sqspipes.names import MOST_PRIORITIES
-from sqspipes.options import capped_seconds, checked_int
-from sqspipes.values import typename
+from sqspipes.messages.message import checked_name
+from sqspipes.messages.queue_names import MOST_PRIORITIES
+from sqspipes.messages.values import typename
+from sqspipes.support.checks import capped_seconds, checked_int
 
 
 @dataclass(frozen=True, slots=True)

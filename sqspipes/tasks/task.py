@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqspipes import callables, names, options
-from sqspipes.async_step import AsyncStepCall
 from sqspipes.errors import OptionError, SignatureError
-from sqspipes.forked import called
-from sqspipes.step import Step, StepCall
+from sqspipes.messages import queue_names
+from sqspipes.support import checks
+from sqspipes.support.forked import called
+from sqspipes.tasks import callables
+from sqspipes.tasks.async_step import AsyncStepCall
+from sqspipes.tasks.step import Step, StepCall
 
 #: Threads of one task in one process.
 MOST_WORKERS = 1_000
@@ -33,14 +35,14 @@ LONGEST_LINGER = 10.0
 
 #: Keys that a task takes from the client where it has none of its own, with their checks.
 INHERITED: Mapping[str, Callable[[str, Any], Any]] = {
-    "lease": lambda option, value: options.checked_seconds(option, value, SHORTEST_LEASE, LONGEST_LEASE),
-    "retries": options.checked_retries,
-    "backoff": options.checked_backoff,
-    "non_retryable": options.checked_exceptions,
-    "on_error": lambda option, value: options.checked_choice(option, value, ("retry", "raise")),
-    "strict": options.checked_bool,
+    "lease": lambda option, value: checks.checked_seconds(option, value, SHORTEST_LEASE, LONGEST_LEASE),
+    "retries": checks.checked_retries,
+    "backoff": checks.checked_backoff,
+    "non_retryable": checks.checked_exceptions,
+    "on_error": lambda option, value: checks.checked_choice(option, value, ("retry", "raise")),
+    "strict": checks.checked_bool,
     "linger": lambda option, value: (
-        None if value is None else options.checked_seconds(option, value, 0.0, LONGEST_LINGER)
+        None if value is None else checks.checked_seconds(option, value, 0.0, LONGEST_LINGER)
     ),
 }
 KEYS = (
@@ -117,7 +119,7 @@ class Task:
         decide("kind", callables.kind_of(self.method) if known else None)
         decide("misfit", self._misfit(self.method, signature) if callable(self.method) else None)
         decide("queues", self._own_queues())
-        decide("dead_queue", names.dead_queue(self.domain, self.name))
+        decide("dead_queue", queue_names.dead_queue(self.domain, self.name))
 
     def _own_queues(self) -> tuple[str, ...]:
         return () if self.is_source else tuple(map(self.queue, range(self.priorities)))
@@ -150,7 +152,7 @@ class Task:
 
     def queue(self, level: int) -> str:
         """Return the name of the queue of one level."""
-        return names.task_queue(self.domain, self.name, level)
+        return queue_names.task_queue(self.domain, self.name, level)
 
     def level(self, priority: int) -> int:
         """Return a priority lowered to the highest level there is."""
@@ -177,12 +179,12 @@ class Task:
             full = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(attempt - 1, 16))
             return random.uniform(full / 2, full)
         seconds = called(self.backoff, attempt, error) if callable(self.backoff) else self.backoff
-        return options.capped_seconds(f"task {self.name!r}: backoff", seconds)
+        return checks.capped_seconds(f"task {self.name!r}: backoff", seconds)
 
     def next_interval(self) -> float:
         """Return the seconds to the next call of a source."""
         seconds = called(self.interval) if callable(self.interval) else self.interval or 0.0
-        return options.capped_seconds(f"task {self.name!r}: interval", seconds)
+        return checks.capped_seconds(f"task {self.name!r}: interval", seconds)
 
 
 # From what users write to Tasks
@@ -191,7 +193,7 @@ class Task:
 def make_tasks(domain: str, given: Any, defaults: Mapping[str, Any]) -> tuple[Task, ...]:
     """Return the checked tasks of ``register_tasks``; ``defaults`` has the client's inherited options."""
     if not isinstance(given, list | tuple) or not given:
-        raise options.refuse("tasks", given, "a list of functions and dicts, with at least one")
+        raise checks.refuse("tasks", given, "a list of functions and dicts, with at least one")
     tasks: list[Task] = []
     for index, one in enumerate(given):
         task = _make_task(domain, one, index, tasks[-1].priorities if tasks else 1, defaults)
@@ -207,9 +209,7 @@ def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mappi
     if callable(given) or isinstance(given, str):
         given = {"method": given}
     if not isinstance(given, Mapping):
-        raise options.refuse(
-            f"task {index}", given, "a function, a Step, 'package.module:function' or a dict"
-        )
+        raise checks.refuse(f"task {index}", given, "a function, a Step, 'package.module:function' or a dict")
     method = given.get("method")
     step = method if isinstance(method, type) and issubclass(method, Step) else None
     if step is not None:
@@ -222,7 +222,7 @@ def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mappi
     says = f"task {name!r}: "
     for key, value in given.items():
         if key not in KEYS:
-            hint = options.did_you_mean(key, KEYS)
+            hint = checks.did_you_mean(key, KEYS)
             raise OptionError(
                 f"{says}key {key!r} ({value!r}) is not known{hint}: allowed are {', '.join(KEYS)}"
             )
@@ -234,14 +234,14 @@ def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mappi
         index=index,
         method=_checked_method(f"{says}method", given.get("method")),
         args=_checked_args(f"{says}args", given.get("args", ())),
-        workers=options.checked_int(f"{says}workers", given.get("workers", 1), 1, MOST_WORKERS),
-        priorities=options.checked_int(
-            f"{says}priorities", given.get("priorities", levels), 1, names.MOST_PRIORITIES
+        workers=checks.checked_int(f"{says}workers", given.get("workers", 1), 1, MOST_WORKERS),
+        priorities=checks.checked_int(
+            f"{says}priorities", given.get("priorities", levels), 1, queue_names.MOST_PRIORITIES
         ),
         interval=_checked_interval(f"{says}interval", given.get("interval")),
         rate=_checked_rate(f"{says}rate", given.get("rate")),
         batch=_checked_batch(f"{says}batch", given.get("batch")),
-        batch_wait=options.checked_seconds(
+        batch_wait=checks.checked_seconds(
             f"{says}batch_wait", given.get("batch_wait", 1.0), 0.0, LONGEST_BATCH_WAIT
         ),
         **{key: check(says + key, given.get(key, defaults[key])) for key, check in INHERITED.items()},
@@ -258,8 +258,8 @@ def _checked_task_name(domain: str, given: Mapping[str, Any], index: int) -> str
         raise OptionError(f"task {index} has no name: give it one, {{'name': ...}}")
     if name == "<lambda>":
         raise OptionError(f"task {index} is a lambda, which has no name: give it one, {{'name': ...}}")
-    name = names.checked_part(f"task {index}: name", name)
-    names.checked_length(f"task {index}: name", domain, name)
+    name = queue_names.checked_part(f"task {index}: name", name)
+    queue_names.checked_length(f"task {index}: name", domain, name)
     return name
 
 
@@ -268,17 +268,17 @@ def _checked_method(option: str, method: Any) -> Any:
         return method
     if isinstance(method, str) and all(part.strip() for part in method.partition(":")):
         return method
-    raise options.refuse(option, method, "a callable or 'package.module:function'")
+    raise checks.refuse(option, method, "a callable or 'package.module:function'")
 
 
 def _checked_args(option: str, args: Any) -> tuple[Any, ...]:
     if isinstance(args, list | tuple):
         return tuple(args)
-    raise options.refuse(option, args, "a tuple")
+    raise checks.refuse(option, args, "a tuple")
 
 
 def _checked_batch(option: str, batch: Any) -> int | None:
-    return None if batch is None else options.checked_int(option, batch, 1, MOST_BATCH)
+    return None if batch is None else checks.checked_int(option, batch, 1, MOST_BATCH)
 
 
 def _checked_rate(option: str, rate: Any) -> float | None:
@@ -288,11 +288,11 @@ def _checked_rate(option: str, rate: Any) -> float | None:
     number, slash, unit = rate.partition("/") if isinstance(rate, str) else ("", "", "")
     decimal = number.isascii() and number.isdecimal() and len(number) <= MOST_RATE_DIGITS
     if not (slash and decimal and int(number) and unit in RATE_SECONDS):
-        raise options.refuse(option, rate, "a number of calls per s, m, h or d, '100/m' for one")
+        raise checks.refuse(option, rate, "a number of calls per s, m, h or d, '100/m' for one")
     return int(number) / RATE_SECONDS[unit]
 
 
 def _checked_interval(option: str, interval: Any) -> Any:
     if interval is None or callable(interval):
         return interval
-    return options.checked_seconds(option, interval)
+    return checks.checked_seconds(option, interval)

@@ -23,7 +23,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sqspipes.census import (
+from sqspipes.client import TaskClient
+from sqspipes.demo.census import (
     COLUMNS,
     Census,
     Ledger,
@@ -34,7 +35,6 @@ from sqspipes.census import (
     read_ledger,
     source_files,
 )
-from sqspipes.client import TaskClient
 from sqspipes.runner.plan import Summary
 
 
@@ -223,7 +223,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not options.worker:
             print("\ninterrupted; nothing is left behind")
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

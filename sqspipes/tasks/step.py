@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mutab
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqspipes import lines
 from sqspipes.errors import MissingKeyError, OptionError
-from sqspipes.forked import called, yielded
-from sqspipes.values import let_go, typename
+from sqspipes.messages.values import let_go, typename
+from sqspipes.support import lines
+from sqspipes.support.forked import called, yielded
 
 #: What a step may have besides ``consume``.
 HOOKS = ("setup", "teardown", "before_consume", "after_consume", "rollback")

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqspipes import clocks, names, options
-from sqspipes import message as messages
 from sqspipes.brokers.base import LIST, Broker, Kind, list_key
 from sqspipes.errors import BrokerUnavailableError, DecodingError, NewerFormatError, OptionError
-from sqspipes.message import Delivery
-from sqspipes.patience import DEFAULT_SECONDS, patiently
+from sqspipes.messages import message as messages
+from sqspipes.messages import queue_names
+from sqspipes.messages.message import Delivery
+from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
 from sqspipes.runner.calls import Plan
 from sqspipes.runner.plan import RunPlan
-from sqspipes.task import Task
+from sqspipes.support import checks, clocks
+from sqspipes.tasks.task import Task
 
 #: The place of an output, behind all tasks.
 AFTER_ALL = 1_000_000
@@ -29,8 +30,8 @@ def output_task(domain: str, output: Any, **inherited: Any) -> Task:
     if "@" in str(output):
         _check_key(output)
         return ListOutput(domain, name, index=AFTER_ALL, method=None, **inherited)
-    names.checked_part("output", output)
-    names.checked_length("output", domain, name)
+    queue_names.checked_part("output", output)
+    queue_names.checked_length("output", domain, name)
     return Task(domain, name, index=AFTER_ALL, method=None, **inherited)
 
 
@@ -51,7 +52,7 @@ def check_place(output: Task | None, broker: Broker) -> None:
     """Refuse a list where the broker has none."""
     if isinstance(output, ListOutput) and not broker.limits.lists:
         allowed = "the name of a queue; rpush@key, a plain list, needs a redis:// broker"
-        raise options.refuse("output", output.queue(0), f"on {broker.url} {allowed}")
+        raise checks.refuse("output", output.queue(0), f"on {broker.url} {allowed}")
 
 
 def check_readable(output: Task) -> None:
@@ -67,7 +68,7 @@ def _check_key(output: str) -> None:
     key = list_key(output)
     if not (key and len(key) <= messages.LONGEST_NAME and key.isprintable()):
         allowed = f"a name, or {LIST}key, with a key of 1 to {messages.LONGEST_NAME:,} printable characters"
-        raise options.refuse("output", output, allowed)
+        raise checks.refuse("output", output, allowed)
 
 
 def reading(task: Task, stop_timeout: float) -> RunPlan:

@@ -9,22 +9,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqspipes import lines, names
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind, Limits
 from sqspipes.errors import BrokerError, CodecError, QueueMissingError
-from sqspipes.letters import Found, read, redriven
-from sqspipes.looking import LAST_LOOK_SECONDS, Look
-from sqspipes.message import Delivery, derived
-from sqspipes.patience import DEFAULT_SECONDS, patiently
-from sqspipes.task import Task
+from sqspipes.messages import queue_names
+from sqspipes.messages.message import Delivery, derived
+from sqspipes.operations.dead_letters import Found, read, redriven
+from sqspipes.operations.looking import LAST_LOOK_SECONDS, Look
+from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
+from sqspipes.support import lines
+from sqspipes.tasks.task import Task
 
 logger = lines.logger(__name__)
 
 
 def former_task(broker: Broker, domain: str, name: str) -> Task | None:
     """Return a task that is not registered, but whose dead-letter queue is there."""
-    queue = names.dead_queue(domain, name)
-    if names.parse(queue) is None:
+    queue = queue_names.dead_queue(domain, name)
+    if queue_names.parse(queue) is None:
         return None
     try:
         patiently(lambda: broker.depth(queue))

@@ -1,0 +1,1 @@
+"""The demo: a census of Python's standard library, by ``python -m sqspipes.demo`` or ``sqspipes demo``."""

@@ -1,0 +1,1 @@
+"""Operations: what a client does beside running. Putting, dead letters, status, the output, queues, trials."""

@@ -1,0 +1,1 @@
+"""Testing: what tests of pipes are made with."""
