@@ -40,8 +40,8 @@ from sqspipes.operations.status import LevelStatus, Status
 from sqspipes.pipeline import Pipeline
 from sqspipes.runner.current import CurrentMessage, current_message
 from sqspipes.runner.iteration import Results
-from sqspipes.runner.plan import Summary
 from sqspipes.runner.run import Run
+from sqspipes.runner.summary import Summary
 from sqspipes.task_client import TaskClientError
 from sqspipes.tasks.results import BatchFailure, EmptyTaskOutput, Output, Reject, Retry, TaskCallback
 from sqspipes.tasks.step import Step

@@ -16,7 +16,8 @@ from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry
 from sqspipes.errors import BrokerUnavailableError, OptionError
 from sqspipes.messages import control_word, queue_names
-from sqspipes.messages.message import Message, checked_name
+from sqspipes.messages.ids import checked_name
+from sqspipes.messages.message import Message
 from sqspipes.messages.values import encode_value
 from sqspipes.operations import mending, status
 from sqspipes.operations.caller import Caller
@@ -35,14 +36,15 @@ from sqspipes.runner.entries import message_entry
 from sqspipes.runner.held import Origin
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.living import Living
-from sqspipes.runner.plan import RunPlan, Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
 from sqspipes.runner.source import prioritized
+from sqspipes.runner.summary import Summary
 from sqspipes.support import checks
 from sqspipes.support.forked import called, yielded
 from sqspipes.tasks.callables import kind_of
 from sqspipes.tasks.pipe import Asked, Pipe, TaskName, checked_priority
+from sqspipes.tasks.plan import RunPlan
 from sqspipes.tasks.task import INHERITED, Backoff, Task, make_tasks
 
 Tasks = Sequence[Callable[..., Any] | Mapping[str, Any] | str]

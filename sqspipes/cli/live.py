@@ -19,7 +19,7 @@ from sqspipes.cli.asking import in_one_line
 from sqspipes.client import TaskClient
 from sqspipes.errors import SqspipesError
 from sqspipes.operations.status import Status
-from sqspipes.runner.plan import Summary
+from sqspipes.runner.summary import Summary
 from sqspipes.support import lines
 
 #: Seconds between two looks at the run's own counts, which cost nothing.

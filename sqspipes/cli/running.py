@@ -15,9 +15,9 @@ from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument, tasks_argument
 from sqspipes.client import TaskClient
 from sqspipes.processes.fleet import Fleet
-from sqspipes.runner.plan import Summary
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import watched
+from sqspipes.runner.summary import Summary
 from sqspipes.tasks.pipe import Asked
 
 #: The exit code of a run that was drained and made dead letters.

@@ -35,7 +35,7 @@ from sqspipes.demo.census import (
     read_ledger,
     source_files,
 )
-from sqspipes.runner.plan import Summary
+from sqspipes.runner.summary import Summary
 
 
 def start_worker(broker: str, journal: Path, tasks: str, *options: str) -> subprocess.Popen[bytes]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from sqspipes.runner.calls import Plan
 from sqspipes.support.forked import called
+from sqspipes.tasks.plan import Plan
 
 if TYPE_CHECKING:
     from sqspipes.runner.own_loop import OwnLoop

@@ -8,7 +8,8 @@ from typing import Any
 
 from sqspipes.brokers.base import MESSAGE_BYTES, Broker, Entry
 from sqspipes.errors import CodecError
-from sqspipes.messages import message as messages
+from sqspipes.messages.body import LETTER_BYTES, decode, encode, foreign, redriven
+from sqspipes.messages.ids import derived, redrive_id
 from sqspipes.messages.message import Death, Delivery, Message
 from sqspipes.operations.looking import Look
 from sqspipes.support import lines
@@ -117,9 +118,9 @@ def read(task: Task, delivery: Delivery) -> Found:
     """Return the letter that a delivery is, whatever its body."""
     unreadable: CodecError | None = None
     try:
-        message = messages.decode(delivery)
+        message = decode(delivery)
     except CodecError as error:
-        message, unreadable = messages.foreign(delivery, raw=delivery.body), error
+        message, unreadable = foreign(delivery, raw=delivery.body), error
     death = message.death or _unwritten(task, delivery, message, unreadable)
     letter = DeadLetter(
         id=message.id,
@@ -134,37 +135,37 @@ def read(task: Task, delivery: Delivery) -> Found:
         first_put=message.first_put,
         died=death.died,
         redrives=message.redrives,
-        key=messages.derived("key", delivery.id)[:16],
+        key=derived("key", delivery.id)[:16],
     )
     return Found(letter, message, delivery)
 
 
-def redriven(task: Task, target: Task, found: Found) -> tuple[str, Entry]:
+def redrive_entry(task: Task, target: Task, found: Found) -> tuple[str, Entry]:
     """Return the queue that a letter goes back to, and what is sent; a body that is not ours goes as it came."""
-    message = messages.redriven(found.message)
-    id = messages.redrive_id(found.delivery.id)
+    message = redriven(found.message)
+    id = redrive_id(found.delivery.id)
     if message.raw is not None:
         body = message.raw
     elif message.id == found.delivery.id:  # only what is not ours is called by the broker's id
         body = found.delivery.body
     else:
-        body = messages.encode(message)
+        body = encode(message)
     return target.queue(target.level(message.priority)), Entry(body, message.lane, id)
 
 
 def _size_as_letter(delivery: Delivery, message: Message) -> int:
     """Return the bytes that a message takes as we write it, which may be several times what it took before."""
     try:
-        return len(messages.encode(message))
+        return len(encode(message))
     except CodecError:
-        return len(messages.encode(messages.foreign(delivery, raw=delivery.body)))
+        return len(encode(foreign(delivery, raw=delivery.body)))
 
 
 def _unwritten(task: Task, delivery: Delivery, message: Message, unreadable: CodecError | None) -> Death:
     """Return the reason of a letter that carries none: the broker moved it, or it was too large for a reason."""
     if unreadable is not None:
         kind, error = type(unreadable).__name__, str(unreadable)
-    elif _size_as_letter(delivery, message) > MESSAGE_BYTES - messages.LETTER_BYTES:
+    elif _size_as_letter(delivery, message) > MESSAGE_BYTES - LETTER_BYTES:
         kind, error = "TooLargeError", "the message left no room for its reason: the log of its task has it"
     else:
         kind, error = "MaxReceives", "received too often without being settled: it may kill its process"

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind, Limits
 from sqspipes.errors import BrokerError, CodecError, QueueMissingError
 from sqspipes.messages import queue_names
-from sqspipes.messages.message import Delivery, derived
-from sqspipes.operations.dead_letters import Found, read, redriven
+from sqspipes.messages.ids import derived
+from sqspipes.messages.message import Delivery
+from sqspipes.operations.dead_letters import Found, read, redrive_entry
 from sqspipes.operations.looking import LAST_LOOK_SECONDS, Look
 from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
 from sqspipes.support import lines
@@ -127,7 +128,7 @@ class _Redrive:
                 continue
             id = one.message.id
             try:
-                queue, entry = redriven(self.task, self.target, one)
+                queue, entry = redrive_entry(self.task, self.target, one)
             except CodecError as error:
                 self._tell_refused(id, str(error))
                 continue

@@ -10,13 +10,13 @@ from typing import Any
 
 from sqspipes.brokers.base import LIST, Broker, Kind, list_key
 from sqspipes.errors import BrokerUnavailableError, DecodingError, NewerFormatError, OptionError
-from sqspipes.messages import message as messages
 from sqspipes.messages import queue_names
+from sqspipes.messages.body import decode
+from sqspipes.messages.ids import LONGEST_NAME
 from sqspipes.messages.message import Delivery
 from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
-from sqspipes.runner.calls import Plan
-from sqspipes.runner.plan import RunPlan
 from sqspipes.support import checks, clocks
+from sqspipes.tasks.plan import Plan, RunPlan
 from sqspipes.tasks.task import Task
 
 #: The place of an output, behind all tasks.
@@ -66,8 +66,8 @@ def check_readable(output: Task) -> None:
 
 def _check_key(output: str) -> None:
     key = list_key(output)
-    if not (key and len(key) <= messages.LONGEST_NAME and key.isprintable()):
-        allowed = f"a name, or {LIST}key, with a key of 1 to {messages.LONGEST_NAME:,} printable characters"
+    if not (key and len(key) <= LONGEST_NAME and key.isprintable()):
+        allowed = f"a name, or {LIST}key, with a key of 1 to {LONGEST_NAME:,} printable characters"
         raise checks.refuse("output", output, allowed)
 
 
@@ -89,7 +89,7 @@ def taken(broker: Broker, task: Task, seconds: float | None) -> tuple[Any] | Non
     deadline = None if seconds is None else clocks.monotonic() + seconds
     for delivery in _received(broker, task, deadline):
         try:
-            value = messages.decode(delivery).value
+            value = decode(delivery).value
         except NewerFormatError:
             patiently(partial(broker.extend, task.queue(0), [(delivery.receipt, task.lease)]))
             continue

@@ -7,7 +7,7 @@ import uuid
 from collections import deque
 from typing import Any
 
-from sqspipes.messages import message as messages
+from sqspipes.messages.body import decode, encode
 from sqspipes.messages.message import Delivery, Message
 from sqspipes.messages.values import check_nothing_lazy
 from sqspipes.operations.caller import Caller
@@ -16,6 +16,7 @@ from sqspipes.runner.executor import Emission
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.leases import Clock
 from sqspipes.tasks.pipe import Pipe
+from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.task import Task
 
 
@@ -54,11 +55,11 @@ class Trial:
     def _received(self, task: Task, message: Message, text: str) -> Held:
         """Return a message as it would be received: written to a body and read again."""
         queue, level = task.queue(message.priority), message.priority
-        body = messages.encode(message, text)
+        body = encode(message, text)
         delivery = Delivery(queue, uuid.uuid4().hex, "", 1, body, message.lane, time.time())
-        return Held(delivery, messages.decode(delivery), level, task.lease, self._clock.now())
+        return Held(delivery, decode(delivery), level, task.lease, self._clock.now())
 
-    def _called(self, plan: calls.Plan, value: Any) -> Any:
+    def _called(self, plan: Plan, value: Any) -> Any:
         """Return what a task's function returns for a value, in a batch of one if it takes batches."""
         if plan.task.batch is None:
             return self._caller.call(plan, value, *plan.task.args)

@@ -18,8 +18,9 @@ from sqspipes.processes.printed import Printed, Show
 from sqspipes.processes.tally import Tally
 from sqspipes.runner.background import Background
 from sqspipes.runner.calls import describe
-from sqspipes.runner.plan import RunPlan, Summary, described
+from sqspipes.runner.summary import Summary
 from sqspipes.support import clocks, lines
+from sqspipes.tasks.plan import RunPlan, described
 
 logger = lines.logger(__name__)
 

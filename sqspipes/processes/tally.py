@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from sqspipes.runner.plan import Summary
+from sqspipes.runner.summary import Summary
 
 #: The calls done, the attempts failed and the messages dead, of each task.
 Counts = Mapping[str, Sequence[int]]

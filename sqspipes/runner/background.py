@@ -9,8 +9,8 @@ import threading
 from abc import ABC, abstractmethod
 
 from sqspipes.errors import RunError
-from sqspipes.runner.plan import Summary
 from sqspipes.runner.stream import SIGNAL_SECONDS
+from sqspipes.runner.summary import Summary
 from sqspipes.support import clocks
 from sqspipes.support.checks import checked_timeout
 from sqspipes.support.wakeup import Wakeup

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqspipes.runner.calls import Plan, failed, hand_on, leave_alone, resolved
+from sqspipes.runner.calls import failed, hand_on, leave_alone, resolved
 from sqspipes.runner.executor import DONE, Ending, Outcome, Outlet
 from sqspipes.runner.held import Held
 from sqspipes.runner.settler import Abandoned
 from sqspipes.support.forked import called
+from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.results import BatchFailure
 
 #: The outcome of a message that did not fail itself, but one before it in its group did.

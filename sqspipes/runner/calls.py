@@ -8,11 +8,12 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesError
-from sqspipes.messages.message import Death, Message, checked_name, content_of, output_id, result_id
+from sqspipes.messages.ids import checked_name, content_of, output_id, result_id
+from sqspipes.messages.message import Death, Message
 from sqspipes.messages.values import CONTAINERS, PLAIN, encode_value, let_go
 from sqspipes.runner.entries import as_received
 from sqspipes.runner.executor import DONE, Emission, Ending, Outcome, Outlet
@@ -20,9 +21,9 @@ from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 from sqspipes.support import lines
 from sqspipes.support.forked import called, yielded
-from sqspipes.tasks.callables import Kind, kind_of
+from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.results import Output, Reject, Retry, TaskCallback, ends_line
-from sqspipes.tasks.step import Pending, StepCall
+from sqspipes.tasks.step import Pending
 from sqspipes.tasks.task import FIRST_BACKOFF, Task
 
 logger = lines.logger(__name__)
@@ -35,27 +36,6 @@ MOST_HOPS = 1_000
 
 #: Types of most results, none of which is to be awaited.
 _READY = PLAIN | CONTAINERS
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one run does with one task: the task, its function, the tasks its outputs can go to.
-
-    ``kind`` is what kind of callable the function is, ``step`` the step that is called, if it is one.
-    """
-
-    task: Task
-    function: Callable[..., Any]
-    next: Task | None
-    tasks: Mapping[str, Task]
-    ignore_none: bool
-    json_default: Callable[[Any], Any] | None
-    kind: Kind = field(init=False)
-    step: StepCall | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", self.task.kind or kind_of(self.function))
-        object.__setattr__(self, "step", self.function if isinstance(self.function, StepCall) else None)
 
 
 def perform(plan: Plan, held: Held, outlet: Outlet) -> Outcome:

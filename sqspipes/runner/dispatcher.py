@@ -11,11 +11,11 @@ from typing import Any
 from sqspipes.brokers.base import MAX_RECEIVES
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.messages import message as messages
+from sqspipes.messages.body import decode, foreign
 from sqspipes.messages.message import Delivery, Message
 from sqspipes.messages.values import check_nothing_lazy
 from sqspipes.runner import calls, current
 from sqspipes.runner.batch import perform_batch
-from sqspipes.runner.calls import Plan
 from sqspipes.runner.entries import as_received, letter_entry, message_entry
 from sqspipes.runner.executor import (
     DONE,
@@ -35,6 +35,7 @@ from sqspipes.runner.settler import Abandoned, Parcel
 from sqspipes.runner.shared import Counts, Shared
 from sqspipes.support import clocks, lines
 from sqspipes.support.forked import called
+from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.task import Task
 
 logger = lines.logger(__name__)
@@ -152,7 +153,7 @@ class Dispatcher:
     def _read(self, delivery: Delivery, level: int) -> Message | None:
         """Return a delivery's message; one that cannot be read goes through its lane to the dead letters."""
         try:
-            return messages.decode(delivery, level)
+            return decode(delivery, level)
         except NewerFormatError as error:
             doubled = NEWER_FORMAT_SECONDS * 2 ** min(delivery.receives - 1, 32)
             delay = min(self._shared.broker.limits.longest_lease, doubled)
@@ -162,7 +163,7 @@ class Dispatcher:
             self._shared.settler.give_back_delivery(delivery, delay)
             return None
         except DecodingError:
-            return messages.foreign(delivery, raw=delivery.body, level=level)
+            return foreign(delivery, raw=delivery.body, level=level)
 
     # Lanes to executor
 
@@ -559,7 +560,7 @@ class Dispatcher:
     def _bury_unreadable(self, held: Held) -> None:
         error = DecodingError("the body holds a raw text in place of a value")
         try:
-            messages.decode(held.delivery)
+            decode(held.delivery)
         except DecodingError as reason:
             error = reason
         self._bury(held, calls.death(self.task, error, held.failures + 1), error)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from sqspipes.brokers.base import Entry, list_key
 from sqspipes.errors import CodecError, TooLargeError
-from sqspipes.messages import message as messages
+from sqspipes.messages.body import LETTER_BYTES, decode, encode
+from sqspipes.messages.ids import letter_id
 from sqspipes.messages.message import Death, Message
 from sqspipes.runner.held import Held
 from sqspipes.tasks.task import Task
@@ -21,8 +22,8 @@ def message_entry(most: int, queue: str, message: Message, text: str | None, wha
     nothing of our bodies, and a broker parses none.
     """
     bare = text if list_key(queue) is not None else None
-    entry = Entry(bare or messages.encode(message, text), message.lane, message.key)
-    allowed = most - messages.LETTER_BYTES
+    entry = Entry(bare or encode(message, text), message.lane, message.key)
+    allowed = most - LETTER_BYTES
     if entry.size > allowed:
         raise TooLargeError(
             f"{what} is too large: {entry.size:,} bytes as a message, allowed are {allowed:,}"
@@ -33,7 +34,7 @@ def message_entry(most: int, queue: str, message: Message, text: str | None, wha
 def as_received(held: Held) -> Message:
     """Return a message as it came, whatever its task did to the value."""
     try:
-        return messages.decode(held.delivery, held.level)
+        return decode(held.delivery, held.level)
     except CodecError:
         return held.message
 
@@ -42,11 +43,11 @@ def letter_entry(task: Task, held: Held, death: Death, most: int) -> Entry:
     """Return a message's dead letter, of at most so many bytes: a group of its own, so that all can be listed."""
     message = as_received(held)
     letter = replace(message, death=replace(death, origin=message.identity), priority=held.level)
-    id = messages.letter_id(held.delivery.id, task.name)
+    id = letter_id(held.delivery.id, task.name)
     try:
-        body = messages.encode(letter)
+        body = encode(letter)
     except CodecError:  # what was read cannot be written: numbers out of JSON's range, for one
-        body = messages.encode(replace(letter, value=None, raw=held.delivery.body, extra={}))
+        body = encode(replace(letter, value=None, raw=held.delivery.body, extra={}))
     if len(body) > most:
         body = held.delivery.body  # a foreign body that leaves no room for the reason: kept as it is
     return Entry(body, id, id)

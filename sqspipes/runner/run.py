@@ -14,7 +14,6 @@ from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
 from sqspipes.runner import calls
 from sqspipes.runner.background import Background
-from sqspipes.runner.calls import Plan
 from sqspipes.runner.control import Control
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.drain import Drain
@@ -24,13 +23,14 @@ from sqspipes.runner.intake import Intake
 from sqspipes.runner.keeper import Keeper
 from sqspipes.runner.leases import Clock, Leases
 from sqspipes.runner.outage import Outage
-from sqspipes.runner.plan import RunPlan, Summary, described
 from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.settler import Settler
 from sqspipes.runner.shared import Shared
 from sqspipes.runner.source import Source
 from sqspipes.runner.stream import Stream
+from sqspipes.runner.summary import Summary
 from sqspipes.support import clocks, lines
+from sqspipes.tasks.plan import Plan, RunPlan, described
 
 logger = lines.logger(__name__)
 

@@ -15,7 +15,6 @@ from sqspipes.errors import OptionError
 from sqspipes.messages.message import Message
 from sqspipes.messages.queue_names import MOST_PRIORITIES
 from sqspipes.runner import calls
-from sqspipes.runner.calls import Plan
 from sqspipes.runner.executor import Engine, Outlet
 from sqspipes.runner.held import Origin
 from sqspipes.runner.overdue import Overdue
@@ -25,6 +24,7 @@ from sqspipes.runner.shared import Counts
 from sqspipes.support import clocks, lines
 from sqspipes.support.checks import checked_int
 from sqspipes.support.forked import OVER, called
+from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.results import Output, Retry, TaskCallback, ends_line
 
 logger = lines.logger(__name__)

@@ -8,9 +8,8 @@ from typing import Any
 
 from sqspipes.errors import OptionError
 from sqspipes.messages import queue_names
-from sqspipes.runner.calls import Plan
-from sqspipes.runner.plan import RunPlan
 from sqspipes.support import checks
+from sqspipes.tasks.plan import Plan, RunPlan
 from sqspipes.tasks.task import MOST_WORKERS, Task
 
 TaskName = str | int

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sqspipes import Broker, RunError, TaskClient
-from sqspipes.messages.message import decode
+from sqspipes.messages.body import decode
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.leases import Leases
 from sqspipes.runner.source import Source

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 
 from sqspipes.errors import DecodingError, EncodingError, OptionError
 from sqspipes.messages import message as messages
-from sqspipes.messages.message import LETTER_BYTES, Message
+from sqspipes.messages.body import LETTER_BYTES, decode, encode, foreign
+from sqspipes.messages.ids import LONGEST_NAME, result_id
+from sqspipes.messages.message import Message
 from sqspipes.runner import calls
-from sqspipes.runner.calls import Plan
 from sqspipes.runner.entries import letter_entry
 from sqspipes.runner.executor import DONE, Call, Emission, Ended, Ending, Outcome
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
+from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.results import EmptyTaskOutput, Output, TaskCallback
 from sqspipes.tasks.task import FIRST_BACKOFF, Task, make_tasks
 from tests.builders import held_of, shown
@@ -99,7 +101,7 @@ def test_result_goes_to_the_next_task_with_the_inputs_group_and_priority() -> No
     outcome, engine = performed(returning({"a": 1}), held)
     assert outcome is DONE
     assert engine.emitted == [
-        Emission({"a": 1}, '{"a":1}', messages.result_id(held.message.id, "work"), "lane", 3, "next")
+        Emission({"a": 1}, '{"a":1}', result_id(held.message.id, "work"), "lane", 3, "next")
     ]
 
 
@@ -373,9 +375,9 @@ values = st.recursive(
 unknown = st.dictionaries(st.text("xyz", min_size=1), values, max_size=2)
 acceptable = st.builds(
     Message,
-    id=st.text(min_size=1, max_size=messages.LONGEST_NAME),
+    id=st.text(min_size=1, max_size=LONGEST_NAME),
     value=values,
-    group=st.none() | st.text(min_size=1, max_size=messages.LONGEST_NAME),
+    group=st.none() | st.text(min_size=1, max_size=LONGEST_NAME),
     priority=st.integers(0, 15),
     first_put=st.floats(0, 4e9),
     redrives=st.integers(0, 10**6),
@@ -402,7 +404,7 @@ def test_dead_letter_of_any_acceptable_message_fits_its_room(
     message: Message, text: str, kind: str, times: int, attempts: int
 ) -> None:
     error = type((kind * times)[:100_000] or "E", (ValueError,), {})(text)
-    body = messages.encode(message)
+    body = encode(message)
     held = held_of(body=body)
     held.message = message
     death = death_of(error, attempts)
@@ -421,9 +423,9 @@ def test_dead_letter_says_how_an_error_began_and_how_its_traceback_ended() -> No
 
 
 def test_dead_letter_has_the_value_as_it_was_received() -> None:
-    body = messages.encode(Message("x", {"a": 1}, first_put=1.0))
+    body = encode(Message("x", {"a": 1}, first_put=1.0))
     held = held_of(body=body)
-    held.message = messages.decode(held.delivery)
+    held.message = decode(held.delivery)
     held.message.value["made"] = object()
     entry = letter_entry(plan_of(work).task, held, death_of(ValueError()), 10**6)
     assert json.loads(entry.body)["value"] == {"a": 1}
@@ -433,9 +435,9 @@ def test_dead_letter_has_the_value_as_it_was_received() -> None:
 def test_dead_letter_of_what_cannot_be_written_again_has_its_text(body: str) -> None:
     held = held_of(body=body)
     try:
-        held.message = messages.decode(held.delivery)
+        held.message = decode(held.delivery)
     except DecodingError:
-        held.message = messages.foreign(held.delivery, raw=body)
+        held.message = foreign(held.delivery, raw=body)
     entry = letter_entry(plan_of(work).task, held, death_of(ValueError()), 10**6)
     letter = json.loads(entry.body)
     assert letter["raw"] == body
@@ -450,7 +452,7 @@ def test_foreign_body_that_leaves_no_room_stays_as_it_is() -> None:
 
 def test_letter_of_each_stored_message_is_a_letter_of_its_own() -> None:
     def entry_of(stored: str) -> Any:
-        held = held_of(body=messages.encode(Message("x", 1, group="g")), id=stored)
+        held = held_of(body=encode(Message("x", 1, group="g")), id=stored)
         return letter_entry(plan_of(work).task, held, death_of(ValueError()), 10**6)
 
     assert entry_of("one").id == entry_of("one").id != entry_of("other").id
@@ -458,6 +460,6 @@ def test_letter_of_each_stored_message_is_a_letter_of_its_own() -> None:
 
 
 def test_letter_carries_the_identity_of_its_message() -> None:
-    held = held_of(body=messages.encode(Message("x", 1, group="g")), id="stored")
+    held = held_of(body=encode(Message("x", 1, group="g")), id="stored")
     letter = json.loads(letter_entry(plan_of(work).task, held, death_of(ValueError()), 10**6).body)
     assert letter["dead"]["origin"] == "stored"

@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from sqspipes.errors import OptionError
 from sqspipes.messages import message as messages
-from sqspipes.messages.message import LONGEST_NAME, Message
+from sqspipes.messages.ids import (
+    LONGEST_NAME,
+    checked_name,
+    content_of,
+    derived,
+    legal,
+    letter_id,
+    output_id,
+    redrive_id,
+    result_id,
+)
+from sqspipes.messages.message import Message
 
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 ALPHABET = set(string.ascii_letters + string.digits + string.punctuation)
@@ -29,52 +40,52 @@ def is_legal(name: str) -> bool:
 
 @given(names)
 def test_legal_name_is_in_the_brokers_alphabet(name: str) -> None:
-    assert is_legal(messages.legal(name))
+    assert is_legal(legal(name))
 
 
 @given(names)
 def test_name_that_the_broker_takes_stays_as_it_is(name: str) -> None:
-    assert (messages.legal(name) == name) == is_legal(name)
-    assert messages.legal(messages.legal(name)) == messages.legal(name)
+    assert (legal(name) == name) == is_legal(name)
+    assert legal(legal(name)) == legal(name)
 
 
 @given(names, names)
 def test_two_names_are_never_one_to_the_broker(one: str, other: str) -> None:
-    assert (messages.legal(one) == messages.legal(other)) == (one == other)
+    assert (legal(one) == legal(other)) == (one == other)
 
 
 @pytest.mark.parametrize("name", ["", "a" * 129, "a b", "é", "a\n", "\ud800", "\x7f", "\t"])
 def test_name_that_the_broker_refuses_goes_as_its_hash(name: str) -> None:
-    assert messages.legal(name).startswith("sha256:")
-    assert is_legal(messages.legal(name))
+    assert legal(name).startswith("sha256:")
+    assert is_legal(legal(name))
 
 
 @given(parts, parts)
 def test_derived_ids_are_distinct_for_distinct_parts(one: list[str | int], other: list[str | int]) -> None:
     same = [str(part) for part in one] == [str(part) for part in other]
-    assert (messages.derived(*one) == messages.derived(*other)) == same
+    assert (derived(*one) == derived(*other)) == same
 
 
 @given(parts)
 def test_derived_id_is_legal(one: list[str | int]) -> None:
-    assert is_legal(messages.derived(*one))
+    assert is_legal(derived(*one))
 
 
 def test_parts_do_not_run_into_one_another() -> None:
-    assert messages.derived("ab", "c") != messages.derived("a", "bc")
-    assert messages.derived("a", "") != messages.derived("", "a")
-    assert messages.derived("1:a") != messages.derived("1", "a")
+    assert derived("ab", "c") != derived("a", "bc")
+    assert derived("a", "") != derived("", "a")
+    assert derived("1:a") != derived("1", "a")
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.text(), st.integers(0, 9))
 def test_kinds_of_ids_never_meet(stored: str, task: str, content: str, equals: int) -> None:
     ids = [
-        messages.result_id(stored, task),
-        messages.output_id("output", stored, task, content, equals),
-        messages.output_id("output", stored, task, content, equals + 1),
-        messages.output_id("rollback", stored, task, content, equals),
-        messages.letter_id(stored, task),
-        messages.redrive_id(stored),
+        result_id(stored, task),
+        output_id("output", stored, task, content, equals),
+        output_id("output", stored, task, content, equals + 1),
+        output_id("rollback", stored, task, content, equals),
+        letter_id(stored, task),
+        redrive_id(stored),
     ]
     assert len(set(ids)) == len(ids)
 
@@ -82,22 +93,22 @@ def test_kinds_of_ids_never_meet(stored: str, task: str, content: str, equals: i
 @given(st.text(min_size=1), st.text(min_size=1), st.text(), st.text())
 def test_ids_differ_by_parent_and_by_task(parent: str, other: str, task: str, content: str) -> None:
     assume(parent != other)
-    assert messages.result_id(parent, task) != messages.result_id(other, task)
-    assert messages.result_id(task, parent) != messages.result_id(task, other)
-    one, two = (messages.output_id("output", each, task, content, 0) for each in (parent, other))
+    assert result_id(parent, task) != result_id(other, task)
+    assert result_id(task, parent) != result_id(task, other)
+    one, two = (output_id("output", each, task, content, 0) for each in (parent, other))
     assert one != two
-    assert messages.letter_id(parent, task) != messages.letter_id(other, task)
-    assert messages.letter_id(task, parent) != messages.letter_id(task, other)
-    assert messages.redrive_id(parent) != messages.redrive_id(other)
+    assert letter_id(parent, task) != letter_id(other, task)
+    assert letter_id(task, parent) != letter_id(task, other)
+    assert redrive_id(parent) != redrive_id(other)
 
 
 def test_ids_stay_what_they_are_over_versions() -> None:
     # A second run of another version must repeat the ids of the first: a change here doubles what is on its way.
-    assert messages.derived() == "cae66941d9efbd404e4d88758ea67670"
-    assert messages.result_id("parent", "task") == "25e90403206b3f21f7a7d8885175007f"
-    assert messages.output_id("output", "parent", "task", "content", 0) == "cd8e3b9ae95204cb6ff1ca65622d1194"
-    assert messages.letter_id("stored", "task") == "497c23015bb1f816c525244870be4410"
-    assert messages.redrive_id("stored") == "93d9ff2acb4ddfb5861dfc251adbf97d"
+    assert derived() == "cae66941d9efbd404e4d88758ea67670"
+    assert result_id("parent", "task") == "25e90403206b3f21f7a7d8885175007f"
+    assert output_id("output", "parent", "task", "content", 0) == "cd8e3b9ae95204cb6ff1ca65622d1194"
+    assert letter_id("stored", "task") == "497c23015bb1f816c525244870be4410"
+    assert redrive_id("stored") == "93d9ff2acb4ddfb5861dfc251adbf97d"
 
 
 objects = st.dictionaries(
@@ -111,9 +122,7 @@ def test_content_is_equal_when_only_the_order_of_keys_differs(value: list[Any], 
         return dict(random.sample(list(part.items()), len(part))) if isinstance(part, dict) else part
 
     other = [shuffled(part) for part in value]
-    one, two = (
-        messages.content_of("t", None, 0, messages.encode_value(each, "it")) for each in (value, other)
-    )
+    one, two = (content_of("t", None, 0, messages.encode_value(each, "it")) for each in (value, other))
     assert one == two
 
 
@@ -122,9 +131,7 @@ def test_content_is_equal_when_only_the_order_of_keys_differs(value: list[Any], 
 )
 def test_contents_are_different_when_their_json_is(one: list[Any], other: list[Any]) -> None:
     texts = [json.dumps(value, sort_keys=True) for value in (one, other)]
-    contents = [
-        messages.content_of("t", None, 0, messages.encode_value(value, "it")) for value in (one, other)
-    ]
+    contents = [content_of("t", None, 0, messages.encode_value(value, "it")) for value in (one, other)]
     assert (contents[0] == contents[1]) == (texts[0] == texts[1])
 
 
@@ -156,7 +163,7 @@ class Plain(enum.Enum):
 
 @given(st.integers())
 def test_int_is_its_digits(number: int) -> None:
-    assert messages.checked_name("group", number) == str(number)
+    assert checked_name("group", number) == str(number)
 
 
 @pytest.mark.parametrize(
@@ -165,38 +172,38 @@ def test_int_is_its_digits(number: int) -> None:
     ids=str,
 )
 def test_name_that_is_more_than_a_text_or_an_int_is_its_value(name: object, text: str) -> None:
-    checked = messages.checked_name("group", name)
+    checked = checked_name("group", name)
     assert (type(checked), checked) == (str, text)
 
 
 @pytest.mark.parametrize("name", [None, True, 1.5, b"x", ["x"], Plain.RED], ids=repr)
 def test_what_is_no_name_is_refused_by_its_option_and_named(name: object) -> None:
     with pytest.raises(OptionError) as refused:
-        messages.checked_name("group", name)
+        checked_name("group", name)
     assert str(refused.value).startswith(f"group is {name!r}: ")
 
 
 @pytest.mark.parametrize("name", ["", Loud("")])
 def test_empty_name_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match="group is an empty text: "):
-        messages.checked_name("group", name)
+        checked_name("group", name)
 
 
 @pytest.mark.parametrize("number", [10**1_000, -(10**1_000), 10**5_000], ids=["long", "negative", "longer"])
 def test_int_that_is_too_long_is_refused(number: int) -> None:
     with pytest.raises(OptionError, match="group is an int of more than 1,000 digits"):
-        messages.checked_name("group", number)
+        checked_name("group", number)
 
 
 def test_name_that_is_too_long_is_refused_by_its_length() -> None:
     with pytest.raises(OptionError, match=r"group is a text of 1001 characters"):
-        messages.checked_name("group", "a" * (LONGEST_NAME + 1))
+        checked_name("group", "a" * (LONGEST_NAME + 1))
 
 
 def test_message_without_a_group_is_a_lane_of_its_own() -> None:
     assert Message(id="x", value=None).lane == "x"
     assert Message(id="x", value=None, group="g").lane == "g"
-    assert Message(id="x y", value=None).lane == messages.legal("x y")
+    assert Message(id="x y", value=None).lane == legal("x y")
 
 
 def test_same_id_without_a_group_and_in_the_group_of_that_name_are_two_messages() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sqspipes.errors import DecodingError, EncodingError, NewerFormatError
 from sqspipes.messages import message as messages
+from sqspipes.messages.body import FORMAT, decode, encode, redriven
 from sqspipes.messages.message import Death, Message
 from sqspipes.messages.values import encode_value
 from tests.builders import delivery_of, shown
@@ -72,7 +73,7 @@ def plain(body: str) -> Any:
 
 
 def decoded(body: str, **delivery: Any) -> Message:
-    return messages.decode(delivery_of(body, **{"id": "broker-id", **delivery}))
+    return decode(delivery_of(body, **{"id": "broker-id", **delivery}))
 
 
 def ours(**changes: Any) -> str:
@@ -86,42 +87,42 @@ def ours(**changes: Any) -> str:
 
 @given(sound)
 def test_message_comes_back_as_it_was(message: Message) -> None:
-    body = messages.encode(message)
+    body = encode(message)
     assert body.isascii()
-    assert plain(body)["sqspipes"] == messages.FORMAT
+    assert plain(body)["sqspipes"] == FORMAT
     back = decoded(body)
     assert back == message
-    assert messages.encode(back) == body  # equal is not enough: True is 1
+    assert encode(back) == body  # equal is not enough: True is 1
 
 
 @given(sound, st.text(min_size=1))
 def test_raw_text_comes_back_as_it_was(message: Message, raw: str) -> None:
     letter = replace(message, value=None, raw=raw)
-    assert decoded(messages.encode(letter)) == letter
+    assert decoded(encode(letter)) == letter
 
 
 @given(sound)
 def test_text_that_is_encoded_already_is_taken_as_it_is(message: Message) -> None:
     text = encode_value(message.value, "value")
-    assert messages.encode(message, text) == messages.encode(message)
+    assert encode(message, text) == encode(message)
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\udfffb", "\x00", "é", "𝄞", " ", '"', "\\", "{}"])
 def test_odd_text_comes_back_as_it_was(name: str) -> None:
     message = Message(id=name, value={name: name}, group=name, first_put=1.0, identity="broker-id")
-    assert decoded(messages.encode(message)) == message
+    assert decoded(encode(message)) == message
 
 
 @given(extras)
 def test_keys_of_another_version_travel_on(extra: dict[str, Any]) -> None:
     message = decoded(ours(**extra))
-    handed_on = decoded(messages.encode(Message(id="y", value=2, extra=message.extra)))
+    handed_on = decoded(encode(Message(id="y", value=2, extra=message.extra)))
     assert handed_on.extra == extra
 
 
 @given(sound)
 def test_redriven_message_is_the_same_message_once_more(message: Message) -> None:
-    again = messages.redriven(message)
+    again = redriven(message)
     assert again.death is None
     assert again.redrives == message.redrives + 1
     assert (again.id, again.lane, again.value) == (message.id, message.lane, message.value)
@@ -132,7 +133,7 @@ def test_redriven_message_is_the_same_message_once_more(message: Message) -> Non
 
 @given(sound)
 def test_identity_is_the_brokers_id_whatever_the_body_says(message: Message) -> None:
-    put = messages.encode(replace(message, redrives=0))
+    put = encode(replace(message, redrives=0))
     assert decoded(put, id="one").identity == "one"
     assert decoded(put, id="other").identity == "other"
 
@@ -140,16 +141,16 @@ def test_identity_is_the_brokers_id_whatever_the_body_says(message: Message) -> 
 @given(sound)
 def test_redriven_message_has_the_identity_of_the_one_that_died(message: Message) -> None:
     died = replace(message, death=Death("t", "e", "e", "", 1, 1.0, origin="first"))
-    letter = decoded(messages.encode(died), id="letter")
-    body = messages.encode(messages.redriven(letter))
+    letter = decoded(encode(died), id="letter")
+    body = encode(redriven(letter))
     assert decoded(body, id="second").identity == "first"
     assert decoded(body, id="third").identity == "first"  # at each receive, and where it was moved
-    assert messages.encode(messages.redriven(letter)) == body
+    assert encode(redriven(letter)) == body
 
 
 @given(sound)
 def test_letter_that_is_put_back_as_it_is_has_an_identity_of_its_own(message: Message) -> None:
-    letter = messages.encode(replace(message, death=Death("t", "e", "e", "", 1, 1.0, origin="first")))
+    letter = encode(replace(message, death=Death("t", "e", "e", "", 1, 1.0, origin="first")))
     assert decoded(letter, id="moved").identity == "moved"
 
 
@@ -157,7 +158,7 @@ def test_letter_that_is_put_back_as_it_is_has_an_identity_of_its_own(message: Me
                                      {"origin_of": 1}, {"origin": 1}, {"origin": ""}, {"dead": {}}])  # fmt: skip
 def test_origin_counts_only_in_the_message_that_it_was_written_for(changes: dict[str, Any]) -> None:
     letter = Message("x", 1, "g", death=Death("t", "e", "e", "", 1, 1.0, origin="first"), identity="letter")
-    body = json.loads(messages.encode(messages.redriven(letter)))
+    body = json.loads(encode(redriven(letter)))
     assert decoded(json.dumps(body), id="second").identity == "first"
     copied = decoded(json.dumps({**body, **changes}), id="second")
     assert copied.identity == "second"
@@ -167,13 +168,13 @@ def test_origin_counts_only_in_the_message_that_it_was_written_for(changes: dict
 @pytest.mark.parametrize("origin", [None, 1, ["x"], ""])
 def test_letter_without_an_origin_is_redriven_with_its_own_identity(origin: Any) -> None:
     letter = decoded(ours(dead={"task": "t", "origin": origin}), id="letter")
-    assert messages.redriven(letter).identity == "letter"
+    assert redriven(letter).identity == "letter"
 
 
 def test_redriven_message_that_the_broker_buried_keeps_its_identity() -> None:
     letter = Message("x", 1, death=Death("t", "e", "e", "", 1, 1.0, origin="first"), identity="letter")
-    killed = decoded(messages.encode(messages.redriven(letter)), id="buried")
-    again = decoded(messages.encode(messages.redriven(killed)), id="second")
+    killed = decoded(encode(redriven(letter)), id="buried")
+    again = decoded(encode(redriven(killed)), id="second")
     assert (again.redrives, again.identity) == (2, "first")
 
 
@@ -237,7 +238,7 @@ def test_time_without_end_is_refused(field: str) -> None:
         decoded(f'{{"sqspipes": 1, "id": "x", "value": 1, {field}}}')
 
 
-@given(st.integers(messages.FORMAT + 1, 10**9), values)
+@given(st.integers(FORMAT + 1, 10**9), values)
 def test_newer_body_is_given_back_and_not_judged(version: int, anything: Any) -> None:
     with pytest.raises(NewerFormatError):
         decoded(json.dumps({"sqspipes": version, "id": anything}))
@@ -270,7 +271,7 @@ def test_arbitrary_fields_are_read_or_refused_and_what_is_read_can_be_sent_on(bo
         message = decoded(json.dumps(body))
     except (DecodingError, NewerFormatError):
         return
-    again = messages.encode(message)
+    again = encode(message)
     plain(again)
     assert decoded(again).id == message.id
     assert messages._LEGAL.fullmatch(message.lane)

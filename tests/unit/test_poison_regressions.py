@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sqspipes.errors import EncodingError
-from sqspipes.messages import message as messages
+from sqspipes.messages.body import decode, encode
 from sqspipes.messages.message import Message
 from sqspipes.runner import calls
 from sqspipes.runner.entries import letter_entry
@@ -21,13 +21,13 @@ for _ in range(100_000):  # newer Pythons write more levels than they read
 def test_unknown_keys_that_cannot_be_written_are_an_error_and_still_a_dead_letter(extra: object) -> None:
     message = Message("id", 1, extra={"more": extra})
     with pytest.raises(EncodingError):
-        messages.encode(message)
+        encode(message)
     held = held_of()
     held.message = message
     held.delivery = delivery_of("not JSON")
     task = Task("domain", "task", 0, None)
     entry = letter_entry(task, held, calls.death(task, ValueError("why"), 1), 100_000)
-    letter = messages.decode(delivery_of(entry.body))
+    letter = decode(delivery_of(entry.body))
     assert letter.raw == "not JSON"
     assert letter.death is not None
     assert letter.death.error == "why"

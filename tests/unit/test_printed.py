@@ -10,7 +10,7 @@ import pytest
 
 from sqspipes.processes.printed import SIZE, Printed
 from sqspipes.processes.tally import Tally
-from sqspipes.runner.plan import Summary
+from sqspipes.runner.summary import Summary
 
 
 class Screen:

@@ -23,7 +23,8 @@ from sqspipes.brokers.sqs.calls import Calls, PollCutError
 from sqspipes.brokers.sqs.declare import Declaration
 from sqspipes.brokers.sqs.errors import RefusedError, entry_answer
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
-from sqspipes.messages.message import Delivery, derived
+from sqspipes.messages.ids import derived
+from sqspipes.messages.message import Delivery
 from sqspipes.support import lines
 from sqspipes.support.urls import shown
 

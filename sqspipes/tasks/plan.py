@@ -1,4 +1,4 @@
-"""Plan: what one run is asked to do, and the summary of what it did."""
+"""Plans: what a run does with one task, and what one run is asked to do."""
 
 from __future__ import annotations
 
@@ -6,26 +6,33 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqspipes.runner.calls import Plan
+from sqspipes.tasks.callables import Kind, kind_of
+from sqspipes.tasks.step import StepCall
+from sqspipes.tasks.task import Task
 
 #: Seconds that polls stay open at most beside a process that drains: it is not to wait for them for long.
 BESIDE_POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
-    """How a run ended; the rest are counts.
+class Plan:
+    """What one run does with one task: the task, its function, the tasks its outputs can go to.
 
-    ``reason`` is ``"drained"``, ``"stopped"`` or ``"signal"``; ``"died"`` where a part or a process died and
-    ``"raised"`` where an error of a task ended the run: ``Run.error`` has the error.
-
-    ``done`` calls succeeded, ``failed`` attempts failed, ``dead`` messages became dead letters, in this run.
+    ``kind`` is what kind of callable the function is, ``step`` the step that is called, if it is one.
     """
 
-    reason: str
-    done: int
-    failed: int
-    dead: int
+    task: Task
+    function: Callable[..., Any]
+    next: Task | None
+    tasks: Mapping[str, Task]
+    ignore_none: bool
+    json_default: Callable[[Any], Any] | None
+    kind: Kind = field(init=False)
+    step: StepCall | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.task.kind or kind_of(self.function))
+        object.__setattr__(self, "step", self.function if isinstance(self.function, StepCall) else None)
 
 
 @dataclass(frozen=True, slots=True)
