@@ -38,10 +38,14 @@ from sqspipes.errors import (
 from sqspipes.operations.dead_letters import DeadLetter, DeadLetters
 from sqspipes.operations.status import LevelStatus, Status
 from sqspipes.pipeline import Pipeline
+from sqspipes.processes.fleet import Fleet
 from sqspipes.runner.current import CurrentMessage, current_message
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.run import Run
+from sqspipes.runner.signals import foreground
 from sqspipes.runner.summary import Summary
+from sqspipes.support.checks import did_you_mean
+from sqspipes.support.lines import LogFormatter, indented, one_line, printable
 from sqspipes.task_client import TaskClientError
 from sqspipes.tasks.results import BatchFailure, EmptyTaskOutput, Output, Reject, Retry, TaskCallback
 from sqspipes.tasks.step import Step
@@ -61,8 +65,10 @@ __all__ = [
     "DecodingError",
     "EmptyTaskOutput",
     "EncodingError",
+    "Fleet",
     "HopLimitError",
     "LevelStatus",
+    "LogFormatter",
     "MissingKeyError",
     "NewerFormatError",
     "NoMessageError",
@@ -87,5 +93,10 @@ __all__ = [
     "TaskClientError",
     "TooLargeError",
     "current_message",
+    "did_you_mean",
+    "foreground",
+    "indented",
+    "one_line",
     "open_broker",
+    "printable",
 ]

@@ -37,7 +37,7 @@ from sqspipes.runner.held import Origin
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.living import Living
 from sqspipes.runner.run import Run
-from sqspipes.runner.signals import watched
+from sqspipes.runner.signals import foreground
 from sqspipes.runner.source import prioritized
 from sqspipes.runner.summary import Summary
 from sqspipes.support import checks
@@ -382,9 +382,6 @@ class TaskClient:
         all but those that died. An error of one stops all, and is a ``RunError`` with its text and traceback.
         ``prepare`` is called first in each process, to set up its log for instance.
         """
-        given: Any = prepare
-        if given is not None and (processes is None or not callable(given) or kind_of(given).is_async):
-            raise checks.refuse("prepare", prepare, "a callable that is not async, with processes")
         asked = Asked(
             task_name,
             args,
@@ -397,21 +394,45 @@ class TaskClient:
             stop_timeout,
             prepare,
         )
-        run: Run | Fleet
-        if processes is None:
-            run = self._run(self._checked(asked))
-            if run.stream is not None:
-                results = Results(run, run.stream)
-                run.start()
-                return results
-        else:
-            run = self._fleet(processes, asked)
-        with watched(run) as signals:
+        run = self._made(asked, processes)
+        if isinstance(run, Run) and run.stream is not None:
+            results = Results(run, run.stream)
             run.start()
-            summary = run.wait()
-        if signals is not None and signals.interrupted:
-            raise KeyboardInterrupt
-        return summary
+            return results
+        with foreground(run):
+            run.start()
+            return run.wait()
+
+    @overload
+    def start(
+        self,
+        task_name: TaskName | Sequence[TaskName] | None = ...,
+        args: Sequence[Any] | None = ...,
+        priority: int | Callable[[Any], int] = ...,
+        workers: int | None = ...,
+        min_priority: int | None = ...,
+        max_priority: int | None = ...,
+        *,
+        drain: bool | float = ...,
+        stop_timeout: float | None = ...,
+    ) -> Run: ...
+
+    @overload
+    def start(
+        self,
+        task_name: TaskName | Sequence[TaskName] | None = ...,
+        args: Sequence[Any] | None = ...,
+        priority: int | Callable[[Any], int] = ...,
+        workers: int | None = ...,
+        min_priority: int | None = ...,
+        max_priority: int | None = ...,
+        *,
+        drain: bool | float = ...,
+        stop_timeout: float | None = ...,
+        processes: int,
+        prepare: Callable[[], object] | None = ...,
+        show: Show | None = ...,
+    ) -> Fleet: ...
 
     def start(
         self,
@@ -424,12 +445,39 @@ class TaskClient:
         *,
         drain: bool | float = False,
         stop_timeout: float | None = None,
-    ) -> Run:
-        """Run tasks in the background: the arguments of ``run``; returns a ``Run`` at once."""
+        processes: int | None = None,
+        prepare: Callable[[], object] | None = None,
+        show: Show | None = None,
+    ) -> Run | Fleet:
+        """Run tasks in the background: the arguments of ``run``; returns a ``Run`` at once.
+
+        With ``processes`` it returns a ``Fleet``, which has the same methods. ``show`` is called then with the lines
+        that the processes print, some at a time; without it they print as any process does.
+        """
         asked = Asked(
-            task_name, args, priority, False, workers, min_priority, max_priority, drain, stop_timeout
+            task_name,
+            args,
+            priority,
+            False,
+            workers,
+            min_priority,
+            max_priority,
+            drain,
+            stop_timeout,
+            prepare,
         )
-        return self._run(self._checked(asked)).start()
+        if processes is None and show is not None:
+            raise checks.refuse("show", show, "a callable of lines, with processes")
+        return self._made(asked, processes, show).start()
+
+    def _made(self, asked: Asked, processes: int | None, show: Show | None = None) -> Run | Fleet:
+        """Return a run as it is asked for, in this process or in several, not yet started."""
+        prepare: Any = asked.prepare
+        if prepare is not None and (processes is None or not callable(prepare) or kind_of(prepare).is_async):
+            raise checks.refuse("prepare", prepare, "a callable that is not async, with processes")
+        if processes is None:
+            return self._run(self._checked(asked))
+        return self._fleet(processes, asked, show)
 
     @property
     def is_running(self) -> bool:

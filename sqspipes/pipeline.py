@@ -79,7 +79,7 @@ class Pipeline:
         asked = (args, options)
         if self.started and self._daemon is not None and self._daemon[0] == asked and self._daemon[1].live:
             return self._daemon[1]
-        run = self.client.start(*args, **options)
+        run: Run = self.client.start(*args, **options)
         self.started, self._daemon = True, (asked, run)
         return run
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import click
 
-from sqspipes import _starting
-from sqspipes.cli import asking, options, signals, streams
+from sqspipes import _starting, printable
+from sqspipes.cli import options, signals, streams
 from sqspipes.cli.root import root
-from sqspipes.support import lines
+from sqspipes.console.text import in_one_line
 
 #: Exit codes: an error, and an interrupt. Click's is 2 for an error of usage.
 FAILED, INTERRUPTED = 1, 130
@@ -32,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):  # Ctrl-C, wherever it came
         return INTERRUPTED
     except click.ClickException as error:
-        vars(error).update(message=lines.printable(error.message, lines=True))
+        vars(error).update(message=printable(error.message, lines=True))
         error.show()
         return error.exit_code
     except Exception as error:
         if options.is_debugging(arguments):
             said = "".join(traceback.format_exception(error))
-            click.echo(lines.printable(said, lines=True), err=True, nl=False)
+            click.echo(printable(said, lines=True), err=True, nl=False)
         else:
-            click.echo(f"Error: {asking.in_one_line(error)}", err=True)
+            click.echo(f"Error: {in_one_line(error)}", err=True)
         return FAILED
     return code if isinstance(code, int) else 0

@@ -1,26 +1,10 @@
-"""Asking: what is said to people and asked of them, outside tables."""
+"""Asking: questions that a command asks on the terminal."""
 
 from __future__ import annotations
 
 import sys
 
 import click
-
-from sqspipes.errors import SqspipesError
-from sqspipes.support import lines
-
-
-def in_one_line(error: BaseException) -> str:
-    """Return what an error says, in one line; with its kind, unless it is one of ours that says all there is."""
-    said = lines.one_line(" ".join(str(error).split()))
-    if isinstance(error, SqspipesError) and said:
-        return said
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
-
-
-def count_of(number: int, one: str) -> str:
-    """Return ``1 value`` or ``1,000 values``."""
-    return f"{number:,} {one}" if number == 1 else f"{number:,} {one}s"
 
 
 def confirm(question: str, yes: bool, option: str = "--yes") -> None:

@@ -13,11 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import sqspipes
-from sqspipes.cli.asking import in_one_line
+from sqspipes import OptionError, TaskClient, did_you_mean
 from sqspipes.cli.streams import printing_to_error
-from sqspipes.client import TaskClient
-from sqspipes.errors import OptionError
-from sqspipes.support.checks import did_you_mean, refuse
+from sqspipes.console.text import in_one_line
 
 #: How the names of files end in which pipelines are looked for.
 ENDING = "pipelines.py"
@@ -84,7 +82,9 @@ def imported(target: str, folder: Path) -> Any:
     """Return what ``module:attribute`` is."""
     module, _, attribute = target.partition(":")
     if not module or not attribute:
-        raise refuse("target", target, "module:attribute, or a name that `sqspipes list` shows")
+        raise OptionError(
+            f"target is {target!r}: allowed is module:attribute, or a name that `sqspipes list` shows"
+        )
     _put_first(folder)
     try:
         with printing_to_error():

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Console
 
-from sqspipes.support import lines
+from sqspipes import LogFormatter
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
 
 #: They log requests at DEBUG, with the session's token in a header.
 _TOO_OPEN = ("boto3", "botocore", "urllib3", "s3transfer")
+
+
+def json_line(value: Any) -> str:
+    """Return a value as JSON in one line, in which nothing commands a terminal."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(one: str) -> str:
+    return one if one.isprintable() else json.dumps(one)[1:-1]
 
 
 class JsonLines(logging.Formatter):
@@ -31,7 +43,7 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return lines.json_line(line)
+        return json_line(line)
 
 
 class AboveView(logging.Handler):
@@ -52,7 +64,7 @@ class AboveView(logging.Handler):
 def set_up(level: str = "warning", format: str = "text", console: Console | None = None) -> None:
     """Have everything logged from a level on; replaces what was set up before."""
     handler = logging.StreamHandler() if console is None else AboveView(console)
-    text = lines.Formatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
+    text = LogFormatter("%(asctime)s %(levelname)-7s %(message)s", datefmt="%H:%M:%S")
     handler.setFormatter(JsonLines() if format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _TOO_OPEN:

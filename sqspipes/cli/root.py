@@ -6,17 +6,9 @@ from importlib import metadata
 
 import click
 
-from sqspipes.cli.controlling import pause, resume, stop
-from sqspipes.cli.dead import dead
-from sqspipes.cli.listing import list_found
+from sqspipes import did_you_mean
+from sqspipes.cli import commands
 from sqspipes.cli.options import shared
-from sqspipes.cli.putting import put
-from sqspipes.cli.reading import demo, guide
-from sqspipes.cli.removing import delete, purge
-from sqspipes.cli.results import results
-from sqspipes.cli.running import run
-from sqspipes.cli.watching import status
-from sqspipes.support.checks import did_you_mean
 
 #: Further names of commands.
 ALIASES = {"push": "put"}
@@ -26,12 +18,13 @@ class Commands(click.Group):
     """A group that lists its commands in the order in which one meets them, and knows what was meant."""
 
     def list_commands(self, context: click.Context) -> list[str]:
-        """Return the names in the order in which the commands were added."""
-        return list(self.commands)
+        """Return the names in the order in which people meet them."""
+        return commands.names()
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """Return a command, by its name or another name of it."""
-        return super().get_command(context, ALIASES.get(name, name))
+        name = ALIASES.get(name, name)
+        return commands.command(name) if name in commands.names() else None
 
     def resolve_command(
         self, context: click.Context, args: list[str]
@@ -45,8 +38,8 @@ class Commands(click.Group):
         name, *others = args
         if others and self.get_command(context, others[0]) is not None:
             return f"The command comes first: sqspipes {others[0]} {' '.join([name, *others[1:]])}"
-        near = did_you_mean(name, [*self.commands, *ALIASES])
-        return f"There is no command {name!r}{near}: there are {', '.join(self.commands)}"
+        near = did_you_mean(name, [*commands.names(), *ALIASES])
+        return f"There is no command {name!r}{near}: there are {', '.join(commands.names())}"
 
 
 def _show_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
@@ -91,21 +84,3 @@ the dead letters, 130 Ctrl-C.""",
 )
 def root() -> None:
     """Chain plain functions over FIFO queues: run them, feed them, watch them, mend them."""
-
-
-for _command in (
-    list_found,
-    run,
-    put,
-    results,
-    status,
-    pause,
-    resume,
-    stop,
-    dead,
-    purge,
-    delete,
-    demo,
-    guide,
-):
-    root.add_command(_command)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 
-from sqspipes.runner.signals import undo_in_forks
-
 #: Where there is none, as on Windows, nobody sends one.
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+
+#: The process that the handlers are for.
+_pid = os.getpid()
 
 
 def listen() -> None:
@@ -16,6 +18,8 @@ def listen() -> None:
 
     A run has handlers of its own for SIGTERM and SIGINT as long as it goes on.
     """
+    global _pid
+    _pid = os.getpid()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end)
     if _HANGUP is not None and signal.getsignal(_HANGUP) is signal.SIG_DFL:
@@ -24,23 +28,20 @@ def listen() -> None:
 
 def leave_to_parent() -> None:
     """Let a process of a run outlive a SIGHUP, which goes to all of a terminal: its parent tells it to stop."""
+    global _pid
+    _pid = os.getpid()
     if _HANGUP is not None and signal.getsignal(_HANGUP) is signal.SIG_DFL:
         signal.signal(_HANGUP, _ignore)  # not SIG_IGN: what tasks start would inherit that
 
 
-def _undo() -> None:
-    """In a process that a task forks, have these signals end it, as everywhere."""
-    for number in (signal.SIGTERM, _HANGUP):
-        if number is not None and signal.getsignal(number) in (_end, _hang_up, _ignore):
-            signal.signal(number, signal.SIG_DFL)
-
-
 def _end(number: int, frame: FrameType | None) -> None:
     """End the command as if by itself: the terminal gets its cursor back."""
+    _end_a_fork(number)
     raise SystemExit(128 + number)
 
 
 def _hang_up(number: int, frame: FrameType | None) -> None:
+    _end_a_fork(number)
     if signal.getsignal(signal.SIGTERM) is _end:
         _end(number, frame)
     signal.raise_signal(signal.SIGTERM)
@@ -48,6 +49,11 @@ def _hang_up(number: int, frame: FrameType | None) -> None:
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     """Go on."""
+    _end_a_fork(number)
 
 
-undo_in_forks(_undo)
+def _end_a_fork(number: int) -> None:
+    """In a process that a task forked, let a signal do what it does everywhere: end the process."""
+    if os.getpid() != _pid:
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)

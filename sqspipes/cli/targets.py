@@ -7,9 +7,8 @@ from pathlib import Path
 
 import click
 
+from sqspipes import TaskClient, one_line
 from sqspipes.cli import completing, find
-from sqspipes.client import TaskClient
-from sqspipes.support import lines
 
 target_argument = click.argument("target", shell_complete=completing.targets)
 tasks_argument = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=completing.tasks)
@@ -28,4 +27,4 @@ def client_named(target: str) -> TaskClient:
 def tell(broken: Iterable[find.Broken]) -> None:
     """Say which files could not be imported: a line each, on standard error."""
     for each in broken:
-        click.echo(f"{lines.one_line(each.file)} cannot be imported: {each.error}", err=True)
+        click.echo(f"{one_line(each.file)} cannot be imported: {each.error}", err=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqspipes.client import TaskClient
+from sqspipes import TaskClient
 
 # The three functions. Each call is written down when it begins, for the ledger, and gives its result a stamp
 # that no other call gives.

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sqspipes.client import TaskClient
+from sqspipes import Summary, TaskClient
 from sqspipes.demo.census import (
     COLUMNS,
     Census,
@@ -35,7 +35,6 @@ from sqspipes.demo.census import (
     read_ledger,
     source_files,
 )
-from sqspipes.runner.summary import Summary
 
 
 def start_worker(broker: str, journal: Path, tasks: str, *options: str) -> subprocess.Popen[bytes]:
@@ -136,8 +135,8 @@ class Screen:
         if not sys.stdout.isatty() or not all(map(importlib.util.find_spec, ("click", "rich"))):
             yield
             return
-        from sqspipes.cli import tables
-        from sqspipes.cli.live import shown
+        from sqspipes.console import tables
+        from sqspipes.console.live import shown
 
         self._is_live = True
         try:

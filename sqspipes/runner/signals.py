@@ -121,13 +121,18 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def watched(run: Stoppable) -> Iterator[Signals | None]:
-    """Let SIGTERM and SIGINT stop a run inside the block; outside the main thread nothing is changed."""
+def foreground(run: Stoppable) -> Iterator[None]:
+    """Let SIGTERM and SIGINT stop a run in good order while the block waits for it.
+
+    After SIGINT ``KeyboardInterrupt`` is raised at the end of the block. Outside the main thread nothing is changed.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield None
+        yield
         return
     signals = Signals(run, (signal.SIGTERM, signal.SIGINT))
     try:
-        yield signals
+        yield
     finally:
         signals.restore()
+    if signals.interrupted:
+        raise KeyboardInterrupt

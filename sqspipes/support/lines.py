@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import traceback
 from collections.abc import Mapping
@@ -45,17 +44,7 @@ def indented(text: str) -> str:
     return "\n".join(INDENT + one_line(line) if line else line for line in found)
 
 
-def json_line(value: Any) -> str:
-    """Return a value as JSON in one line, in which nothing commands a terminal."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if text.isprintable() else "".join(map(_escaped, text))
-
-
-def _escaped(one: str) -> str:
-    return one if one.isprintable() else json.dumps(one)[1:-1]
-
-
-class Formatter(logging.Formatter):
+class LogFormatter(logging.Formatter):
     """Formats any program's records so that each begins with a line of its own and commands no terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name

@@ -16,7 +16,7 @@ from benchmarks.running import Responder, responder
 from sqspipes import Broker, BrokerError, DeadLetter, OptionError, TaskClient
 from sqspipes.brokers.base import Entry
 from sqspipes.brokers.sqlite import SqliteBroker
-from sqspipes.cli.dead import Box
+from sqspipes.cli.commands.dead import Box
 from sqspipes.messages.message import Delivery
 from sqspipes.operations import looking
 from tests.conftest import AWS, MakeBroker

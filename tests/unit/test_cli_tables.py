@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console, Group
 
 from sqspipes.cli.asking import count_of, in_one_line
-from sqspipes.cli.live import LONGEST_HISTORY, History
-from sqspipes.cli.tables import NO_TERMINAL, figure, fitted, plain, sparkline, table
-from sqspipes.cli.watching import in_words
+from sqspipes.cli.commands.status import in_words
+from sqspipes.console.live import LONGEST_HISTORY, History
+from sqspipes.console.tables import NO_TERMINAL, figure, fitted, plain, sparkline, table
 from sqspipes.errors import OptionError
 from sqspipes.support.lines import printable
 

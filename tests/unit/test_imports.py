@@ -1,4 +1,4 @@
-"""Imports point down only, and a broker is known to ``open_broker`` alone."""
+"""Folders are layers: a module imports from lower rows and its own folder only; there is no circle of any kind."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+import sqspipes
 
 ROOT = Path(__file__).parents[2]
 MODULES = {
@@ -16,70 +19,164 @@ MODULES = {
     for path in (ROOT / "sqspipes").rglob("*.py")
 }
 
-#: Each module imports its own layer and those below it; what is not named here is the facade, on top.
-LAYERS = (
-    "processes",
-    "runner",
+#: The rows, the highest first: modules of the package, and folders (with a slash). Those of one row know nothing of
+#: each other. ``__init__`` and ``__main__`` of the package are above all.
+ROWS = (
+    "cli/commands/",
+    "cli/",
+    "demo/",
+    "console/",
+    "pipeline task_client testing/",
+    "client",
+    "processes/ operations/",
+    "runner/",
     "brokers",
-    "task callables results step async_step",
-    "brokers.base",
-    "message names",
-    "values",
-    "options urls",
+    "brokers/redis/ brokers/sqlite/ brokers/sqs/",
+    "brokers/sqs/lean/",
+    "brokers/sqs/transport/",
+    "brokers/",
+    "tasks/",
+    "messages/",
+    "support/",
     "errors",
-    "clocks wakeup workers",
-    "lines forked",
+    "_starting",
 )
 
+#: What imports the commands by their names: a command is one file.
+BY_NAME = {("sqspipes.cli.root", "sqspipes.cli.commands")}
 
-def layer(module: str) -> int:
-    """Return the place of a module: the larger, the lower."""
-    name = module.removeprefix("sqspipes.")
-    if name.startswith("brokers.") and name != "brokers.base":
-        name = "brokers"
-    name = next((group for group in ("processes", "runner") if name.startswith(f"{group}.")), name)
-    return next((place for place, names in enumerate(LAYERS) if name in names.split()), -1)
+#: What is used as people use it: by its public names alone.
+USERS = ("cli/", "console/", "demo/")
 
 
-def is_broker(module: str) -> bool:
-    """Say whether a module is a broker, or a part of one."""
-    return module.startswith("sqspipes.brokers.") and module != "sqspipes.brokers.base"
+@cache
+def folder(module: str) -> str:
+    """Return a module's folder, with a slash; or the module, if it is on top, or the one of ``open_broker``."""
+    inside = MODULES[module].relative_to(ROOT / "sqspipes")
+    if inside.parent == Path() or module == "sqspipes.brokers":
+        return module.removeprefix("sqspipes.")
+    return f"{inside.parent.as_posix()}/"
 
 
-def imports(module: str) -> Iterator[str]:
-    """Yield the modules of sqspipes that a module imports, anywhere in its text."""
+@cache
+def row(module: str) -> int | None:
+    """Return the number of a module's row: the larger, the lower; None if no row names it."""
+    if module in ("sqspipes", "sqspipes.__main__"):
+        return -1
+    return next((number for number, names in enumerate(ROWS) if folder(module) in names.split()), None)
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Return the modules of sqspipes that a module imports anywhere in its text, for types too."""
+    return frozenset(_imports(module)) - {module}
+
+
+def _imports(module: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in MODULES)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}:{node.lineno}: imports are written in full"
-            full = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
-            yield from full or {str(node.module)} & MODULES.keys()
+            for alias in node.names:
+                yield from {f"{node.module}.{alias.name}", str(node.module)} & MODULES.keys()
+
+
+def below(module: str) -> set[str]:
+    """Return what a module imports but the packages that these are in, whose ``__init__`` is not what is meant."""
+    found = imports(module)
+    return {other for other in found if not any(inner.startswith(f"{other}.") for inner in found)}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_point_down(module: str) -> None:
-    assert [other for other in imports(module) if layer(other) < layer(module)] == []
+def test_module_has_a_row(module: str) -> None:
+    assert row(module) is not None
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_module_imports_from_lower_rows_and_its_own_folder_only(module: str) -> None:
+    wrong = [
+        other
+        for other in below(module)
+        if folder(other) != folder(module)
+        and (row(other) or 0) <= (row(module) or 0)
+        and (module, other) not in BY_NAME
+        and not (is_user(module) and other == "sqspipes")
+    ]
+    assert wrong == []
+
+
+def is_user(module: str) -> bool:
+    """Say whether a module has to use the package as people do."""
+    return folder(module).startswith(USERS)
+
+
+@pytest.mark.parametrize("module", sorted(filter(is_user, MODULES)))
+def test_command_line_and_demo_use_public_names_alone(module: str) -> None:
+    others = [other for other in below(module) if not is_user(other)]
+    assert others in ([], ["sqspipes"]) or module == "sqspipes.cli"
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "sqspipes"
+        for alias in node.names
+    }
+    # Before it can catch Ctrl-C itself the command has to say that it is there.
+    started = {"_starting"} if module == "sqspipes.cli" else set()
+    assert names - set(sqspipes.__all__) - started == set()
+
+
+def circles(edges: dict[str, set[str]]) -> list[list[str]]:
+    """Return a circle for each node that reaches itself."""
+    found: list[list[str]] = []
+    over: set[str] = set()
+
+    def visit(node: str, way: list[str]) -> None:
+        if node in way:
+            found.append([*way[way.index(node) :], node])
+        elif node not in over:
+            for other in sorted(edges.get(node, ())):
+                visit(other, [*way, node])
+            over.add(node)
+
+    for node in sorted(edges):
+        visit(node, [])
+    return found
+
+
+def test_modules_are_free_of_circles() -> None:
+    assert circles({module: below(module) for module in MODULES if module != "sqspipes"}) == []
+
+
+def test_folders_are_free_of_circles() -> None:
+    edges: dict[str, set[str]] = {}
+    for module in MODULES:
+        if module not in ("sqspipes", "sqspipes.__main__"):
+            others = {folder(other) for other in below(module) if other != "sqspipes"}
+            edges.setdefault(folder(module), set()).update(others - {folder(module)})
+    assert circles(edges) == []
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c", "b"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def is_broker(module: str) -> bool:
+    """Say whether a module is a broker, or a part of one."""
+    return module.startswith("sqspipes.brokers.") and folder(module) != "brokers/"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_broker_is_imported_by_open_broker_alone(module: str) -> None:
     brokers = [other for other in imports(module) if is_broker(other)]
-    if module == "sqspipes.brokers" or (is_broker(module) and all(kin(module, other) for other in brokers)):
-        return
-    assert brokers == []
+    kin = module.split(".")[:3]
+    assert module == "sqspipes.brokers" or all(other.split(".")[:3] == kin for other in brokers)
 
 
 @pytest.mark.parametrize("module", sorted(filter(is_broker, MODULES)))
-def test_broker_imports_the_port_and_its_own_parts_only(module: str) -> None:
-    port = {"brokers.base", "message", "errors", "clocks", "lines", "urls", "wakeup", "workers"}
-    others = [other for other in imports(module) if not kin(module, other)]
-    assert [other for other in others if other.removeprefix("sqspipes.") not in port] == []
-
-
-def kin(module: str, other: str) -> bool:
-    """Say whether two modules are parts of one broker."""
-    return module.split(".")[:3] == other.split(".")[:3]
+def test_broker_knows_no_task(module: str) -> None:
+    assert not any(folder(other) == "tasks/" for other in imports(module))
 
 
 @pytest.mark.parametrize("slow", ["asyncio", "boto3", "botocore", "pytest"])

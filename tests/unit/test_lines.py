@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sqspipes
+from sqspipes.cli.logs import json_line
 from sqspipes.support import lines
 
 #: What clears a screen, hides text, or begins a line that looks like one of the log's.
@@ -92,11 +93,11 @@ def test_one_line_is_one_line(text: str) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_line_of_json_is_one_line_and_the_same_value(text: str) -> None:
-    line = lines.json_line({"value": text})
+    line = json_line({"value": text})
     assert (line.isprintable(), json.loads(line)) == (True, {"value": text})
 
 
 def test_formatter_of_the_command_line_escapes_what_any_library_logs() -> None:
     record = logging.makeLogRecord({"levelname": "INFO", "msg": "got %s", "args": (EVIL,)})
-    text = lines.Formatter("%(levelname)-7s %(message)s").format(record)
+    text = lines.LogFormatter("%(levelname)-7s %(message)s").format(record)
     assert text.isprintable()

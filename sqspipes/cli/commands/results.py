@@ -11,13 +11,13 @@ from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
 
 
-@click.command()
+@click.command("results")
 @shared
 @target_argument
 @click.option("--output", metavar="NAME", help="The output, if the pipe itself names none, or another one.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="End when nothing came for so long.")
 @click.option("--number", "-n", type=click.IntRange(min=1), metavar="N", help="End after so many.")
-def results(target: str, output: str | None, timeout: float | None, number: int | None) -> None:
+def command(target: str, output: str | None, timeout: float | None, number: int | None) -> None:
     """Print what comes out of a pipe, as lines of JSON.
 
     The results in the pipe's output are printed as they come, until Ctrl-C. A result is acknowledged when the next

@@ -8,17 +8,18 @@ from typing import Any
 
 import click
 
-from sqspipes.cli import find, tables
-from sqspipes.cli.asking import in_one_line
+from sqspipes import Task
+from sqspipes.cli import find
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import tell
-from sqspipes.tasks.task import Task
+from sqspipes.console import tables
+from sqspipes.console.text import in_one_line
 
 
 @click.command("list")
 @shared
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each.")
-def list_found(as_json: bool) -> None:
+def command(as_json: bool) -> None:
     """Show the pipelines there are, their tasks and queues.
 
     They are looked for in files named *pipelines.py below the working directory: clients by the names of their

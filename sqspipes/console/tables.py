@@ -12,7 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Column, Table
 
-from sqspipes.support import lines
+from sqspipes import one_line
 
 #: Columns where there is no terminal: lines are not cut then.
 NO_TERMINAL = 1_000
@@ -111,7 +111,7 @@ class Escaped(Table):
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         """Add a row."""
-        super().add_row(*(lines.one_line(one) if isinstance(one, str) else one for one in cells), **options)
+        super().add_row(*(one_line(one) if isinstance(one, str) else one for one in cells), **options)
 
 
 def table(*columns: str, title: str | None = None) -> Table:

@@ -14,13 +14,9 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from sqspipes.cli import tables
-from sqspipes.cli.asking import in_one_line
-from sqspipes.client import TaskClient
-from sqspipes.errors import SqspipesError
-from sqspipes.operations.status import Status
-from sqspipes.runner.summary import Summary
-from sqspipes.support import lines
+from sqspipes import SqspipesError, Status, Summary, TaskClient, one_line
+from sqspipes.console import tables
+from sqspipes.console.text import in_one_line
 
 #: Seconds between two looks at the run's own counts, which cost nothing.
 LOOK_SECONDS = 1.0
@@ -115,7 +111,7 @@ class View:
                 [tables.sparkline(rates, self._spark_width, plain=self._plain)] if self._spark_width else []
             )
             table.add_row(task, *self._cells(task, summary, rates), *spark)
-        trouble = lines.one_line(self._run.outage or self._trouble or "")
+        trouble = one_line(self._run.outage or self._trouble or "")
         shown = tables.fitted(table, self._width)
         return Group(shown, Text(f"Trouble with the broker: {trouble}", "red")) if trouble else shown
 

@@ -12,13 +12,14 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from sqspipes.cli import logs, tables
+from sqspipes import OptionError, Status, TaskClient, one_line
+from sqspipes.cli import logs
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
-from sqspipes.client import TaskClient
-from sqspipes.operations.status import Status
-from sqspipes.support import lines
-from sqspipes.support.checks import checked_seconds
+from sqspipes.console import tables
+
+#: Seconds between two looks, at the most: a year.
+LONGEST_EVERY = 31_536_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +41,21 @@ class Look:
         return (before.held(task) - self.held(task)) / (self.at - before.at)
 
 
-@click.command()
+@click.command("status")
 @shared
 @target_argument
 @click.option("--watch", is_flag=True, help="Look again and again, with rates and time to empty.")
 @click.option(
     "--every",
     type=click.FloatRange(min=0.1),
-    callback=lambda context, option, value: checked_seconds("--every", value, 0.1),
+    callback=lambda context, option, value: _checked(value),
     default=2.0,
     show_default=True,
     metavar="SECONDS",
     help="The time between two looks of --watch.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each look.")
-def status(target: str, watch: bool, every: float, as_json: bool) -> None:
+def command(target: str, watch: bool, every: float, as_json: bool) -> None:
     """Show what waits, what is in flight and what died."""
     logs.set_up()
     with client_named(target) as client:
@@ -62,6 +63,12 @@ def status(target: str, watch: bool, every: float, as_json: bool) -> None:
             _watch(client, every, as_json)
         else:
             _show(client.status(), client.domain, as_json)
+
+
+def _checked(every: float) -> float:
+    if not every <= LONGEST_EVERY:  # nan, too
+        raise OptionError(f"--every is {every}: allowed is seconds, 0.1 to {LONGEST_EVERY:,}")
+    return every
 
 
 def _show(status: Status, domain: str, as_json: bool) -> None:
@@ -101,7 +108,7 @@ def _rendered(look: Look, before: Look | None) -> RenderableType:
     for queue, count in look.status.strays.items():
         parts.append(f"{queue} belongs to no task here and holds {count:,}")
     if look.status.outage is not None:
-        parts.append(f"The broker does not answer: {lines.one_line(look.status.outage)}")
+        parts.append(f"The broker does not answer: {one_line(look.status.outage)}")
     return Group(*parts)
 
 

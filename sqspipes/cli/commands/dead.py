@@ -11,13 +11,12 @@ from typing import Any
 
 import click
 
-from sqspipes.cli import asking, completing, logs, tables
+from sqspipes import DeadLetter, DeadLetters, OptionError, TaskClient, indented, one_line, printable
+from sqspipes.cli import asking, completing, logs
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument
-from sqspipes.client import TaskClient
-from sqspipes.errors import OptionError
-from sqspipes.operations.dead_letters import DeadLetter, DeadLetters
-from sqspipes.support import lines
+from sqspipes.console import tables
+from sqspipes.console.text import count_of
 
 #: Characters of an id that a terminal shows; the beginning of an id is enough to name it.
 SHORT = 12
@@ -61,12 +60,12 @@ class Box:
 
     def _begun(self, id: str, found: Mapping[str, DeadLetter | None], count: int) -> DeadLetter:
         if len(found) > 1:
-            has = asking.count_of(len(found), "dead letter")
+            has = count_of(len(found), "dead letter")
             raise OptionError(f"id {id!r} begins the ids of {has} of task {self.task!r}: write more of it")
         for letter in found.values():
             if letter is not None:
                 return letter
-        has = asking.count_of(count, "dead letter")
+        has = count_of(count, "dead letter")
         raise OptionError(f"id {id!r} is not found: there are {has} of task {self.task!r}")
 
 
@@ -79,16 +78,16 @@ class Chosen:
     more: bool = False
 
     def __str__(self) -> str:
-        counted = asking.count_of(self.count, "dead letter")
+        counted = count_of(self.count, "dead letter")
         return f"{counted}, and those that were not listed," if self.more else counted
 
 
-@click.group(invoke_without_command=True)
+@click.group("dead", invoke_without_command=True)
 @shared
 @target_argument
 @click.argument("task", shell_complete=completing.tasks)
 @click.pass_context
-def dead(context: click.Context, target: str, task: str) -> None:
+def command(context: click.Context, target: str, task: str) -> None:
     """List, show, redrive or discard the dead letters of a task.
 
     Without a further command they are listed. The beginning of an id is enough to name one. The task may be one that
@@ -100,7 +99,7 @@ def dead(context: click.Context, target: str, task: str) -> None:
         context.invoke(list_letters)
 
 
-@dead.command("list")
+@command.command("list")
 @shared
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON for each, with value and traceback.")
 @click.pass_obj
@@ -129,7 +128,7 @@ def _list_as_table(task: str, letters: DeadLetters) -> None:
         click.echo(f"{task} has no dead letters", err=True)
 
 
-@dead.command("show")
+@command.command("show")
 @shared
 @click.argument("id")
 @click.pass_obj
@@ -142,15 +141,15 @@ def show_letter(box: Box, id: str) -> None:
 
 def _described(letter: DeadLetter) -> Iterator[str]:
     """Yield a letter as it is shown, part for part."""
-    group = "none" if letter.group is None else lines.one_line(letter.group)
-    yield f"id         {lines.one_line(letter.id)}"
+    group = "none" if letter.group is None else one_line(letter.group)
+    yield f"id         {one_line(letter.id)}"
     yield f"task       {letter.task}, priority {letter.priority}, group {group}"
     yield f"first put  {_time(letter.first_put)}"
     yield f"died       {_time(letter.died)}, {letter.attempts} attempts, {letter.redrives} redrives before"
-    yield f"error      {lines.one_line(letter.error_type)}: {lines.one_line(letter.error)}"
-    yield f"value      {lines.printable(_indented(letter.value), lines=True)}"
+    yield f"error      {one_line(letter.error_type)}: {one_line(letter.error)}"
+    yield f"value      {printable(_indented(letter.value), lines=True)}"
     if letter.traceback:
-        yield f"\n{lines.indented(letter.traceback.rstrip())}"
+        yield f"\n{indented(letter.traceback.rstrip())}"
 
 
 def _indented(value: Any) -> str:
@@ -175,7 +174,7 @@ def _choosing(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@dead.command()
+@command.command()
 @_choosing
 @click.option("--to", metavar="TASK", shell_complete=completing.tasks, help="To another task.")
 @click.pass_obj
@@ -185,11 +184,11 @@ def redrive(box: Box, ids: tuple[str, ...], all_: bool, error: str | None, yes: 
     if chosen.count:
         asking.confirm(f"Send {chosen} to {target} again?", yes)
     count = box.client.redrive(box.task, chosen.ids, to=to) if chosen.count else 0
-    click.echo(f"{asking.count_of(count, 'dead letter')} sent to {target} again")
+    click.echo(f"{count_of(count, 'dead letter')} sent to {target} again")
     _tell_left(chosen, count)
 
 
-@dead.command()
+@command.command()
 @_choosing
 @click.pass_obj
 def discard(box: Box, ids: tuple[str, ...], all_: bool, error: str | None, yes: bool) -> None:
@@ -199,14 +198,14 @@ def discard(box: Box, ids: tuple[str, ...], all_: bool, error: str | None, yes: 
         asking.confirm(f"Delete {chosen} of {box.task} for good?", yes)
     wanted = "all" if chosen.ids is None else chosen.ids
     count = box.client.discard(box.task, wanted) if chosen.count else 0
-    click.echo(f"{asking.count_of(count, 'dead letter')} of {box.task} deleted")
+    click.echo(f"{count_of(count, 'dead letter')} of {box.task} deleted")
     _tell_left(chosen, count)
 
 
 def _tell_left(chosen: Chosen, count: int) -> None:
     """Say that letters are left which were meant, and end with the code for it."""
     if count < chosen.count:
-        left = asking.count_of(chosen.count - count, "dead letter")
+        left = count_of(chosen.count - count, "dead letter")
         click.echo(f"{left} more was meant, and is there still or was taken by somebody else", err=True)
         click.get_current_context().exit(NOT_ALL)
 

@@ -14,13 +14,12 @@ from typing import Any, BinaryIO
 
 import click
 
-from sqspipes.cli import asking, completing, logs, streams
+from sqspipes import EncodingError, OptionError, PutError, TaskClient, one_line
+from sqspipes.cli import completing, logs, streams
 from sqspipes.cli.options import shared
 from sqspipes.cli.progress import Progress, progress_of
 from sqspipes.cli.targets import client_named, target_argument
-from sqspipes.client import TaskClient
-from sqspipes.errors import EncodingError, OptionError, PutError
-from sqspipes.support import lines
+from sqspipes.console.text import count_of, in_one_line
 
 #: Characters of a value that an error shows.
 SHOWN = 60
@@ -36,7 +35,7 @@ class Wishes:
     id: Callable[[Any], Any] | None
 
 
-@click.command(context_settings={"ignore_unknown_options": True})  # -5 is a value
+@click.command("put", context_settings={"ignore_unknown_options": True})  # -5 is a value
 @shared
 @target_argument
 @click.argument("values", nargs=-1, required=True, metavar="JSON... | -")
@@ -47,7 +46,7 @@ class Wishes:
 @click.option("--group-by", metavar="FIELD", help="The field that has a value's group.")
 @click.option("--id-by", metavar="FIELD", help="The field that has a value's id.")
 @click.option("--priority", type=int, default=0, show_default=True, metavar="LEVEL", help="0 is the lowest.")
-def put(
+def command(
     target: str,
     values: tuple[str, ...],
     task: str | None,
@@ -75,7 +74,7 @@ def put(
     parsed = [_argument(index, text) for index, text in enumerate(values, 1)]
     with client_named(target) as client:
         for value in parsed:
-            click.echo(lines.one_line(_put_one(client, value, wishes)))
+            click.echo(one_line(_put_one(client, value, wishes)))
 
 
 def _put_one(client: TaskClient, value: Any, wishes: Wishes) -> str:
@@ -101,14 +100,14 @@ def _put_lines(client: TaskClient, wishes: Wishes) -> None:
                 id=wishes.id,
             )
         except PutError as error:
-            before = asking.count_of(error.sent, "value")
+            before = count_of(error.sent, "value")
             raise click.ClickException(
                 f"line {read.number_of(error.index)} was not put, {before} before it: "
-                f"{asking.in_one_line(error.__cause__ or error)}"
+                f"{in_one_line(error.__cause__ or error)}"
             ) from error
     seconds = max(time.monotonic() - began, 0.001)
     rate = f"{count / seconds:,.0f}/s"
-    click.echo(f"{asking.count_of(count, 'value')} put in {seconds:.1f} s, {rate}", err=True)
+    click.echo(f"{count_of(count, 'value')} put in {seconds:.1f} s, {rate}", err=True)
 
 
 class Lines:
@@ -171,7 +170,7 @@ def _checked_text(what: str, text: str | None) -> str:
     try:
         (text or "").encode()
     except UnicodeEncodeError as error:
-        shown = lines.one_line(text or "")
+        shown = one_line(text or "")
         raise EncodingError(f"{what} is not {sys.getfilesystemencoding()}: {shown}") from error
     return text or ""
 

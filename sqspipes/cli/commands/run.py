@@ -9,16 +9,12 @@ from typing import Any
 
 import click
 
-from sqspipes.cli import logs, signals, tables
-from sqspipes.cli.live import show_above, shown
+from sqspipes import Fleet, Run, Summary, TaskClient, foreground
+from sqspipes.cli import logs, signals
 from sqspipes.cli.options import shared
 from sqspipes.cli.targets import client_named, target_argument, tasks_argument
-from sqspipes.client import TaskClient
-from sqspipes.processes.fleet import Fleet
-from sqspipes.runner.run import Run
-from sqspipes.runner.signals import watched
-from sqspipes.runner.summary import Summary
-from sqspipes.tasks.pipe import Asked
+from sqspipes.console import tables
+from sqspipes.console.live import show_above, shown
 
 #: The exit code of a run that was drained and made dead letters.
 DRAINED_WITH_DEAD = 3
@@ -27,7 +23,7 @@ _level = partial(click.option, type=int, metavar="LEVEL")
 _seconds = partial(click.option, type=float, metavar="SECONDS")
 
 
-@click.command()
+@click.command("run")
 @shared
 @target_argument
 @tasks_argument
@@ -49,7 +45,7 @@ _seconds = partial(click.option, type=float, metavar="SECONDS")
     show_default=True,
 )
 @click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
-def run(
+def command(
     target: str,
     tasks: tuple[str, ...],
     output: str | None,
@@ -105,12 +101,7 @@ def _run_live(client: TaskClient, asked: dict[str, Any], processes: int | None, 
     if processes is None:
         run = client.start(**asked)
     else:
-        every = Asked(
-            **asked, args=None, priority=0, iterate=False, prepare=partial(_prepare, log_level, "text")
-        )
-        run = client._fleet(processes, every, partial(show_above, console)).start()
-    with watched(run) as signals, shown(client, run, console):
-        summary = run.wait()
-    if signals is not None and signals.interrupted:
-        raise KeyboardInterrupt
-    return summary
+        prepare, show = partial(_prepare, log_level, "text"), partial(show_above, console)
+        run = client.start(**asked, processes=processes, prepare=prepare, show=show)
+    with foreground(run), shown(client, run, console):
+        return run.wait()

@@ -1,0 +1,19 @@
+"""Resume: paused tasks go on, on every machine."""
+
+from __future__ import annotations
+
+import click
+
+from sqspipes import TaskClient
+from sqspipes.cli.options import shared
+from sqspipes.cli.targets import target_argument, tasks_argument
+from sqspipes.cli.telling import tell
+
+
+@click.command("resume")
+@shared
+@target_argument
+@tasks_argument
+def command(target: str, tasks: tuple[str, ...]) -> None:
+    """Let paused tasks, or all, go on."""
+    tell(target, tasks, TaskClient.resume, "resumed")
