@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import click
 
 from sqspipes import _starting, printable
-from sqspipes.cli import options, signals, streams
 from sqspipes.cli.root import root
+from sqspipes.cli.shared import options, signals, streams
 from sqspipes.console.text import in_one_line
 
 #: Exit codes: an error, and an interrupt. Click's is 2 for an error of usage.

@@ -8,7 +8,7 @@ import click
 
 from sqspipes import did_you_mean
 from sqspipes.cli import commands
-from sqspipes.cli.options import shared
+from sqspipes.cli.shared.options import shared
 
 #: Further names of commands.
 ALIASES = {"push": "put"}

@@ -27,11 +27,11 @@ from sqspipes.runner.executor import (
     Outcome,
     ThreadExecutor,
 )
-from sqspipes.runner.held import MOST_INNOCENT_RECEIVES, Held, Origin
+from sqspipes.runner.held import MOST_INNOCENT_RECEIVES, Held, Origin, Parcel
 from sqspipes.runner.lanes import Lanes
 from sqspipes.runner.overdue import BLOCKED_SECONDS, Overdue
 from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED, Pace
-from sqspipes.runner.settler import Abandoned, Parcel
+from sqspipes.runner.settler import Abandoned
 from sqspipes.runner.shared import Counts, Shared
 from sqspipes.support import clocks, lines
 from sqspipes.support.forked import called

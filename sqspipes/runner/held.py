@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import enum
 import threading
-from collections.abc import Hashable
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from sqspipes.messages.message import Delivery, Message
-    from sqspipes.runner.lanes import Lane
-    from sqspipes.runner.settler import Parcel
+from sqspipes.brokers.base import Entry
+from sqspipes.messages.message import Delivery, Message
 
 #: A delivery received more often than this may be one that kills its process: it runs alone.
 MOST_INNOCENT_RECEIVES = 3
@@ -32,6 +31,20 @@ class Origin:
         self.unsafe = 0
         self.forgotten = False
         self.refused: str | None = None
+
+
+class Parcel(NamedTuple):
+    """One output on its way to a queue, within ``linger`` seconds.
+
+    ``arrived`` runs once it is safe, in a thread of the settler. ``output`` is what the message remembers it by.
+    """
+
+    origin: Origin
+    queue: str
+    entry: Entry
+    arrived: Callable[[], None] | None = None
+    linger: float = 0.0
+    output: Hashable = None
 
 
 class HandedOn:
@@ -136,3 +149,13 @@ class Held(Origin):
         if self.handed_on is None:
             self.handed_on = HandedOn()
         self.handed_on.note(output)
+
+
+class Lane:
+    """The held messages of one group of one queue, in order; the first of them may run."""
+
+    __slots__ = ("key", "messages")
+
+    def __init__(self, key: tuple[str, str]) -> None:
+        self.key = key
+        self.messages: deque[Held] = deque()

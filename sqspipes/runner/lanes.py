@@ -17,23 +17,13 @@ import heapq
 import itertools
 from collections import deque
 
-from sqspipes.runner.held import Held, State
+from sqspipes.runner.held import Held, Lane, State
 
 #: Calls of a higher level after which one of a lower level has its turn, if there is one.
 SHARE_OF_HIGHER = 9
 
 
-class Lane:
-    """The held messages of one group of one queue, in order; the first of them may run."""
-
-    __slots__ = ("key", "messages")
-
-    def __init__(self, key: tuple[str, str]) -> None:
-        self.key = key
-        self.messages: deque[Held] = deque()
-
-
-class Counts:
+class LevelCounts:
     """What is held of one level: lanes that are ready, running or parked, and messages behind a lane-mate."""
 
     __slots__ = ("parked", "ready", "running", "waiting")
@@ -59,7 +49,7 @@ class Lanes:
         self._ready: list[tuple[deque[Held], deque[Held]]] = [(deque(), deque()) for _ in range(levels)]
         self._parked: list[tuple[float, int, Held]] = []
         self._serial = itertools.count()
-        self.of = [Counts() for _ in range(levels)]  #: by level
+        self.of = [LevelCounts() for _ in range(levels)]  #: by level
         self.floor = 0
         self._strict = strict
         self._higher = 0  # calls in a row that began while a lower level was ready

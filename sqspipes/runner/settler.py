@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from sqspipes.brokers.base import Answer, Broker, Entry, Kind
+from sqspipes.brokers.base import Answer, Broker, Kind
 from sqspipes.messages.message import Delivery
 from sqspipes.runner.batcher import Batcher, Item
-from sqspipes.runner.held import Held, Origin, State
+from sqspipes.runner.held import Held, Origin, Parcel, State
 from sqspipes.runner.leases import SHORTEST_EXTEND, Leases
 from sqspipes.runner.outage import Outage
 from sqspipes.support import clocks, lines
@@ -26,20 +26,6 @@ Pairs = list[tuple[Any, Answer]]
 
 class Abandoned(BaseException):
     """Raised into a call that is still running when its run has given it up: what it emits changes nothing."""
-
-
-class Parcel(NamedTuple):
-    """One output on its way to a queue, within ``linger`` seconds.
-
-    ``arrived`` runs once it is safe, in a thread of the settler. ``output`` is what the message remembers it by.
-    """
-
-    origin: Origin
-    queue: str
-    entry: Entry
-    arrived: Callable[[], None] | None = None
-    linger: float = 0.0
-    output: Hashable = None
 
 
 class Settler:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sqspipes.cli.outline import outlines
+from sqspipes.cli.shared.outline import outlines
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sqspipes
-from sqspipes.cli.logs import json_line
+from sqspipes.cli.shared.logs import json_line
 from sqspipes.support import lines
 
 #: What clears a screen, hides text, or begins a line that looks like one of the log's.

@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from sqspipes import DeadLetter, DeadLetters, OptionError, TaskClient, indented, one_line, printable
-from sqspipes.cli import asking, completing, logs
-from sqspipes.cli.options import shared
-from sqspipes.cli.targets import client_named, target_argument
+from sqspipes.cli.shared import asking, completing, logs
+from sqspipes.cli.shared.options import shared
+from sqspipes.cli.shared.targets import client_named, target_argument
 from sqspipes.console import tables
 from sqspipes.console.text import count_of
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from sqspipes import TaskClient
-from sqspipes.cli.options import shared
-from sqspipes.cli.removing import remove, yes_option
-from sqspipes.cli.targets import target_argument
+from sqspipes.cli.shared.options import shared
+from sqspipes.cli.shared.removing import remove, yes_option
+from sqspipes.cli.shared.targets import target_argument
 
 
 @click.command("delete")

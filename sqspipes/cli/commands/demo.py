@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from sqspipes.cli.options import shared
+from sqspipes.cli.shared.options import shared
 
 
 @click.command("demo")

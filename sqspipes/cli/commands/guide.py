@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 import sqspipes
-from sqspipes.cli.options import shared
+from sqspipes.cli.shared.options import shared
 
 
 @click.command("guide")

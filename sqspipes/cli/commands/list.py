@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from sqspipes import Task
-from sqspipes.cli import find
-from sqspipes.cli.options import shared
-from sqspipes.cli.targets import tell
+from sqspipes.cli.shared import find
+from sqspipes.cli.shared.options import shared
+from sqspipes.cli.shared.targets import tell
 from sqspipes.console import tables
 from sqspipes.console.text import in_one_line
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from sqspipes import TaskClient
-from sqspipes.cli.options import shared
-from sqspipes.cli.targets import target_argument, tasks_argument
-from sqspipes.cli.telling import tell
+from sqspipes.cli.shared.options import shared
+from sqspipes.cli.shared.targets import target_argument, tasks_argument
+from sqspipes.cli.shared.telling import tell
 
 
 @click.command("pause")

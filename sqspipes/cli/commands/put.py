@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 import click
 
 from sqspipes import EncodingError, OptionError, PutError, TaskClient, one_line
-from sqspipes.cli import completing, logs, streams
-from sqspipes.cli.options import shared
-from sqspipes.cli.progress import Progress, progress_of
-from sqspipes.cli.targets import client_named, target_argument
+from sqspipes.cli.shared import completing, logs, streams
+from sqspipes.cli.shared.options import shared
+from sqspipes.cli.shared.progress import Progress, progress_of
+from sqspipes.cli.shared.targets import client_named, target_argument
 from sqspipes.console.text import count_of, in_one_line
 
 #: Characters of a value that an error shows.

@@ -6,9 +6,9 @@ import json
 
 import click
 
-from sqspipes.cli import logs, streams
-from sqspipes.cli.options import shared
-from sqspipes.cli.targets import client_named, target_argument
+from sqspipes.cli.shared import logs, streams
+from sqspipes.cli.shared.options import shared
+from sqspipes.cli.shared.targets import client_named, target_argument
 
 
 @click.command("results")

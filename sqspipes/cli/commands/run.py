@@ -10,9 +10,9 @@ from typing import Any
 import click
 
 from sqspipes import Fleet, Run, Summary, TaskClient, foreground
-from sqspipes.cli import logs, signals
-from sqspipes.cli.options import shared
-from sqspipes.cli.targets import client_named, target_argument, tasks_argument
+from sqspipes.cli.shared import logs, signals
+from sqspipes.cli.shared.options import shared
+from sqspipes.cli.shared.targets import client_named, target_argument, tasks_argument
 from sqspipes.console import tables
 from sqspipes.console.live import show_above, shown
 

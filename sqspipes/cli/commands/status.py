@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 
 from sqspipes import OptionError, Status, TaskClient, one_line
-from sqspipes.cli import logs
-from sqspipes.cli.options import shared
-from sqspipes.cli.targets import client_named, target_argument
+from sqspipes.cli.shared import logs
+from sqspipes.cli.shared.options import shared
+from sqspipes.cli.shared.targets import client_named, target_argument
 from sqspipes.console import tables
 
 #: Seconds between two looks, at the most: a year.

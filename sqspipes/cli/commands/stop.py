@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from sqspipes.cli import logs
-from sqspipes.cli.options import shared
-from sqspipes.cli.targets import client_named, target_argument
-from sqspipes.cli.telling import heeded
+from sqspipes.cli.shared import logs
+from sqspipes.cli.shared.options import shared
+from sqspipes.cli.shared.targets import client_named, target_argument
+from sqspipes.cli.shared.telling import heeded
 
 
 @click.command("stop")

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import click
 
 from sqspipes import TaskClient
-from sqspipes.cli import asking, logs
-from sqspipes.cli.targets import client_named
+from sqspipes.cli.shared import asking, logs
+from sqspipes.cli.shared.targets import client_named
 from sqspipes.console.text import count_of
 
 yes_option = click.option(

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import click
 
 from sqspipes import OptionError, TaskClient
-from sqspipes.cli import logs
-from sqspipes.cli.targets import client_named
+from sqspipes.cli.shared import logs
+from sqspipes.cli.shared.targets import client_named
 
 
 def tell(target: str, tasks: tuple[str, ...], command: Callable[..., None], done: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sqspipes import TaskClient, one_line
-from sqspipes.cli import completing, find
+from sqspipes.cli.shared import completing, find
 
 target_argument = click.argument("target", shell_complete=completing.targets)
 tasks_argument = click.argument("tasks", nargs=-1, metavar="[TASK]...", shell_complete=completing.tasks)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from sqspipes.cli import find, options
-from sqspipes.cli.outline import Outline, outlines
+from sqspipes.cli.shared import find, options
+from sqspipes.cli.shared.outline import Outline, outlines
 
 #: Seconds for which one Tab looks for files: a name that is found later is not offered.
 PATIENCE = 1.0

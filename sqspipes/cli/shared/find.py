@@ -14,7 +14,7 @@ from typing import Any
 
 import sqspipes
 from sqspipes import OptionError, TaskClient, did_you_mean
-from sqspipes.cli.streams import printing_to_error
+from sqspipes.cli.shared.streams import printing_to_error
 from sqspipes.console.text import in_one_line
 
 #: How the names of files end in which pipelines are looked for.

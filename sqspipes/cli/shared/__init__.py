@@ -1,0 +1,1 @@
+"""Shared: what several commands are made of."""
