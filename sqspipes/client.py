@@ -19,7 +19,7 @@ from sqspipes.messages import control_word, queue_names
 from sqspipes.messages.ids import checked_name
 from sqspipes.messages.message import Message
 from sqspipes.messages.values import encode_value
-from sqspipes.operations import mending, status
+from sqspipes.operations import redrive, status
 from sqspipes.operations.caller import Caller
 from sqspipes.operations.dead_letters import DeadLetters
 from sqspipes.operations.output import check_place, check_readable, output_task, reading, taken
@@ -697,7 +697,7 @@ class TaskClient:
                 )
         self._queues.declare([] if target is None else [target])
         return sum(
-            mending.redrive(self._broker, one, target or one, wanted, DEFAULT_SECONDS) for one in chosen
+            redrive.redrive(self._broker, one, target or one, wanted, DEFAULT_SECONDS) for one in chosen
         )
 
     def discard(self, task: TaskName, ids: Collection[str] | Literal["all"]) -> int:
@@ -705,7 +705,7 @@ class TaskClient:
         if ids is None:
             raise checks.refuse("ids", ids, "a list of ids, or 'all'")
         wanted = None if ids == "all" else _checked_ids(ids)
-        return sum(mending.discard(self._broker, one, wanted) for one in self._mended(task))
+        return sum(redrive.discard(self._broker, one, wanted) for one in self._mended(task))
 
     def _mended(self, name: TaskName | None) -> list[Task]:
         """Return the tasks whose dead letters are meant, the queues of those that are registered made."""
@@ -717,7 +717,7 @@ class TaskClient:
                 chosen, unknown = [], error
         found = [task for task in chosen if task.queues]
         if isinstance(name, str) and not found:  # it is registered no more, or it is a source now
-            found = [task for task in [mending.former_task(self._broker, self.domain, name)] if task]
+            found = [task for task in [redrive.former_task(self._broker, self.domain, name)] if task]
         if unknown is not None and not found:
             raise unknown
         self._queues.declare(task for task in found if task.index >= 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -95,3 +96,12 @@ def test_page_is_linked_from_the_readme(page: str) -> None:
 def test_page_is_checked_by_tox(page: str) -> None:
     tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
     assert f"docutils --strict --writer=null {{tox_root}}{{/}}docs{{/}}{page}\n" in tox
+
+
+def test_modules_that_the_internals_name_are_there() -> None:
+    text = (ROOT / "docs" / "internals.rst").read_text(encoding="utf-8")
+    named = set(re.findall(r"``([a-z_/]+\.(?:py|lua))``", text))
+    assert len(named) > 50
+    assert [
+        name for name in sorted(named) if not any((ROOT / top / name).exists() for top in ("sqspipes", ""))
+    ] == []
