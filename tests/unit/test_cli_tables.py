@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console, Group
 
 from sqspipes.cli.commands.status import in_words
-from sqspipes.cli.shared.asking import count_of, in_one_line
 from sqspipes.console.live import LONGEST_HISTORY, History
 from sqspipes.console.tables import NO_TERMINAL, figure, fitted, plain, sparkline, table
+from sqspipes.console.text import count_of, in_one_line
 from sqspipes.errors import OptionError
 from sqspipes.support.lines import printable
 
