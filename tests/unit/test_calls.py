@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqspipes.errors import DecodingError, EncodingError, OptionError
-from sqspipes.messages import message as messages
 from sqspipes.messages.body import LETTER_BYTES, decode, encode, foreign
 from sqspipes.messages.ids import LONGEST_NAME, result_id
-from sqspipes.messages.message import Message
+from sqspipes.messages.message import Death, Message
 from sqspipes.runner import calls
 from sqspipes.runner.entries import letter_entry
 from sqspipes.runner.executor import DONE, Call, Emission, Ended, Ending, Outcome
@@ -390,7 +389,7 @@ said = st.builds(
 name = st.text("AZaz_é𝄞", min_size=1, max_size=3)
 
 
-def death_of(error: BaseException, attempts: int = 9) -> messages.Death:
+def death_of(error: BaseException, attempts: int = 9) -> Death:
     try:
         raise error
     except BaseException as caught:

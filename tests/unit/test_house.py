@@ -26,7 +26,7 @@ BOUNDS = {
     "runner/batcher.py _ready": "wait_for_room: MOST_WAITING_ITEMS and MOST_WAITING_BYTES, or what is held",
     "runner/executor.py _calls": "a call is started when a slot is free",
     "runner/lanes.py _ready": "the intake's room: Pace.capacity",
-    "runner/lanes.py messages": "the intake, and the dispatcher: MOST_BEHIND and MOST_PARKED",
+    "runner/held.py messages": "the intake, and the dispatcher: MOST_BEHIND and MOST_PARKED",
     "runner/run.py _commands": "what users ask for, and one for each part that ends",
     "runner/stream.py _results": "wait_for_room: MOST_RESULTS",
     "runner/stream.py _to_do": "results that were read, taken out as they come: nothing there waits",

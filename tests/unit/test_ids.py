@@ -13,7 +13,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sqspipes.errors import OptionError
-from sqspipes.messages import message as messages
 from sqspipes.messages.ids import (
     LONGEST_NAME,
     checked_name,
@@ -26,6 +25,7 @@ from sqspipes.messages.ids import (
     result_id,
 )
 from sqspipes.messages.message import Message
+from sqspipes.messages.values import encode_value
 
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
 ALPHABET = set(string.ascii_letters + string.digits + string.punctuation)
@@ -122,7 +122,7 @@ def test_content_is_equal_when_only_the_order_of_keys_differs(value: list[Any], 
         return dict(random.sample(list(part.items()), len(part))) if isinstance(part, dict) else part
 
     other = [shuffled(part) for part in value]
-    one, two = (content_of("t", None, 0, messages.encode_value(each, "it")) for each in (value, other))
+    one, two = (content_of("t", None, 0, encode_value(each, "it")) for each in (value, other))
     assert one == two
 
 
@@ -131,7 +131,7 @@ def test_content_is_equal_when_only_the_order_of_keys_differs(value: list[Any], 
 )
 def test_contents_are_different_when_their_json_is(one: list[Any], other: list[Any]) -> None:
     texts = [json.dumps(value, sort_keys=True) for value in (one, other)]
-    contents = [content_of("t", None, 0, messages.encode_value(value, "it")) for value in (one, other)]
+    contents = [content_of("t", None, 0, encode_value(value, "it")) for value in (one, other)]
     assert (contents[0] == contents[1]) == (texts[0] == texts[1])
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sqspipes.errors import DecodingError, EncodingError, NewerFormatError
-from sqspipes.messages import message as messages
+from sqspipes.messages import ids
 from sqspipes.messages.body import FORMAT, decode, encode, redriven
 from sqspipes.messages.message import Death, Message
 from sqspipes.messages.values import encode_value
@@ -274,7 +274,7 @@ def test_arbitrary_fields_are_read_or_refused_and_what_is_read_can_be_sent_on(bo
     again = encode(message)
     plain(again)
     assert decoded(again).id == message.id
-    assert messages._LEGAL.fullmatch(message.lane)
+    assert ids._LEGAL.fullmatch(message.lane)
 
 
 # Values that are not JSON
