@@ -16,6 +16,6 @@ def command(packages: tuple[str, ...]) -> None:
     It takes a census of Python's standard library; one of its worker processes is killed half-way. PACKAGES: only
     those of the library, json for instance.
     """
-    from sqspipes.demo import show  # it imports what no other command needs
+    from sqspipes.demo import main  # it imports what no other command needs
 
-    click.get_current_context().exit(show.main(packages))
+    click.get_current_context().exit(main(packages))
