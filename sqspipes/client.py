@@ -14,6 +14,7 @@ from typing import Any, Literal, overload
 
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry
+from sqspipes.defaults import MOST_PROCESSES, TIMEOUT
 from sqspipes.errors import BrokerUnavailableError, OptionError
 from sqspipes.messages import control_word, queue_names
 from sqspipes.messages.ids import checked_name
@@ -23,13 +24,13 @@ from sqspipes.operations import redrive, status
 from sqspipes.operations.caller import Caller
 from sqspipes.operations.dead_letters import DeadLetters
 from sqspipes.operations.output import check_place, check_readable, output_task, reading, taken
-from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
+from sqspipes.operations.patience import patiently
 from sqspipes.operations.put import DirectEngine, each, not_put, send_many, send_one, stopped
 from sqspipes.operations.queues import NewQueues, Queues
 from sqspipes.operations.status import Status
 from sqspipes.operations.trial import Trial
 from sqspipes.processes import child, travel
-from sqspipes.processes.fleet import MOST_PROCESSES, Fleet
+from sqspipes.processes.fleet import Fleet
 from sqspipes.processes.printed import Show
 from sqspipes.runner import calls
 from sqspipes.runner.entries import message_entry
@@ -291,7 +292,7 @@ class TaskClient:
         parent = Message(id, None, priority=level, identity=id)
         with Caller() as caller:
             engine = DirectEngine(
-                self._broker, self._pipe.reachable, self._queues.sizes, DEFAULT_SECONDS, caller.awaited
+                self._broker, self._pipe.reachable, self._queues.sizes, TIMEOUT, caller.awaited
             )
             result = prioritized(plan, caller.call(plan, *source.args), level_of, engine)
             calls.hand_on(plan, Origin(), parent, result, engine)
@@ -490,7 +491,7 @@ class TaskClient:
             if run.live:
                 run.stop()
 
-    def _checked(self, asked: Asked, seconds: float = DEFAULT_SECONDS) -> RunPlan:
+    def _checked(self, asked: Asked, seconds: float = TIMEOUT) -> RunPlan:
         """Check all that a run is asked for, make its queues, and return it as a plan."""
         check_place(self._pipe.output, self._broker)
         plan = self._pipe.run_plan(asked, self._stop_timeout)
@@ -696,9 +697,7 @@ class TaskClient:
                     f"task {one.name!r} is not registered: say to=, the task that gets its letters"
                 )
         self._queues.declare([] if target is None else [target])
-        return sum(
-            redrive.redrive(self._broker, one, target or one, wanted, DEFAULT_SECONDS) for one in chosen
-        )
+        return sum(redrive.redrive(self._broker, one, target or one, wanted, TIMEOUT) for one in chosen)
 
     def discard(self, task: TaskName, ids: Collection[str] | Literal["all"]) -> int:
         """Delete dead letters of a task for good, those with the given ids or keys, or ``"all"``; return how many."""

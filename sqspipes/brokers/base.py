@@ -17,34 +17,24 @@ A broker knows no task and never parses a body. The rules that each one keeps:
 from __future__ import annotations
 
 import enum
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sqspipes.errors import OptionError
+from sqspipes.defaults import (
+    ENTRIES,
+    LEASE,
+    LONGEST_VISIBILITY,
+    LONGEST_WAIT,
+    MAX_RECEIVES,
+    MESSAGE_BYTES,
+)
 from sqspipes.messages.message import Delivery
-
-#: Seconds for which a queue knows a deduplication id.
-#: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues-exactly-once-processing.html
-DEDUPLICATION_SECONDS = 300.0
-
-#: Receives after which the broker itself moves a message to the dead-letter queue: the net for messages that
-#: kill their process. The engine's own retries never come near it.
-MAX_RECEIVES = 50
-
 
 #: What a queue's name begins with that is none of ours: ``rpush@key`` is a plain list of the broker's server, where
 #: its limits say that it has lists. It is only sent to, and then the bodies are pushed to its end as they are.
 LIST = "rpush@"
-
-#: The largest message, in bytes, and the largest request.
-#: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
-MESSAGE_BYTES = 1_048_576
-
-# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
-_LEGAL = re.compile(r"[!-~]{1,128}")
 
 
 class Kind(enum.Enum):
@@ -86,36 +76,6 @@ def list_key(queue: str) -> str | None:
     return queue[len(LIST) :] if queue.startswith(LIST) else None
 
 
-# What SQS checks itself, for the brokers that have to.
-
-
-def check_count(option: str, count: int, most: int) -> None:
-    """Refuse a batch that is empty or too large."""
-    if not 1 <= count <= most:
-        raise OptionError(f"{option} is {count}: allowed are 1 to {most}")
-
-
-def check_seconds(option: str, seconds: float, longest: float) -> None:
-    """Refuse a time that is negative or too long."""
-    if not 0 <= seconds <= longest:
-        raise OptionError(f"{option} is {seconds}: allowed are 0 to {longest:g} seconds")
-
-
-def refusal(entry: Entry) -> Answer | None:
-    """Return the answer to an entry that no queue takes."""
-    for what, text in (("group", entry.group), ("id", entry.id)):
-        if not _LEGAL.fullmatch(text):
-            allowed = "allowed are 1 to 128 ASCII letters, digits and punctuation"
-            return Answer(Kind.NEVER, f"the {what} is {text[:140]!r}: {allowed}")
-    try:
-        entry.body.encode()
-    except UnicodeEncodeError as error:
-        return Answer(Kind.NEVER, f"the body is no text: {error}")
-    if not 1 <= entry.size <= MESSAGE_BYTES:
-        return Answer(Kind.NEVER, f"the body has {entry.size:,} bytes: allowed are 1 to {MESSAGE_BYTES:,}")
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class QueueSpec:
     """A queue as it should be made.
@@ -125,7 +85,7 @@ class QueueSpec:
     """
 
     name: str
-    lease: float = 60.0
+    lease: float = LEASE
     dead_letters: str | None = None
     max_receives: int = MAX_RECEIVES
     high_throughput: bool = True
@@ -148,11 +108,11 @@ class Limits:
     ``lists``: ``send`` takes the name of a plain list, too.
     """
 
-    entries: int = 10
+    entries: int = ENTRIES
     request_bytes: int = MESSAGE_BYTES
     message_bytes: int = MESSAGE_BYTES
-    longest_wait: float = 20.0
-    longest_lease: float = 43_200.0
+    longest_wait: float = LONGEST_WAIT
+    longest_lease: float = LONGEST_VISIBILITY
     exact: bool = True
     clean_interrupt: bool = True
     linger: float = 0.0

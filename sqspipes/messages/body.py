@@ -26,10 +26,6 @@ from sqspipes.messages.values import encode_value, typename
 #: The version this module writes; it reads this one and every older one.
 FORMAT = 1
 
-#: What a dead letter adds to its message at most, in bytes. Every hand-off leaves this much free, so that any
-#: message that was accepted once also fits as a dead letter.
-LETTER_BYTES = 8_192
-
 _KNOWN = {
     *("sqspipes", "id", "group", "priority", "put", "redrives", "value", "raw", "dead"),
     *("origin", "origin_of"),

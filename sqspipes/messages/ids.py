@@ -7,15 +7,14 @@ import json
 import re
 from typing import Any
 
+from sqspipes.defaults import LONGEST_NAME
 from sqspipes.errors import OptionError
 
-#: Characters in a group or an id, as people write them.
-LONGEST_NAME = 1_000
 _TOO_LONG = 10**LONGEST_NAME
 
 # Message group and deduplication ids: up to 128 characters, ASCII letters, digits and punctuation.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html
-_LEGAL = re.compile(r"[!-~]{1,128}")
+LEGAL = re.compile(r"[!-~]{1,128}")
 
 _decoder = json.JSONDecoder()
 _sorting = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -23,7 +22,7 @@ _sorting = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 def legal(name: str) -> str:
     """Return a group or an id as SQS accepts it: as it is, or the hash of what SQS would refuse."""
-    if _LEGAL.fullmatch(name):
+    if LEGAL.fullmatch(name):
         return name
     return "sha256:" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -11,14 +11,8 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from sqspipes.defaults import LONGEST_QUEUE_NAME, MOST_PRIORITIES
 from sqspipes.errors import OptionError
-
-#: Characters of an SQS queue name, ``.fifo`` included.
-#: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-limits.html
-LONGEST_QUEUE_NAME = 80
-
-#: Levels of one task.
-MOST_PRIORITIES = 16
 
 _PART = re.compile(r"[A-Za-z0-9_](?:-?[A-Za-z0-9_])*")
 _RESERVED = ("output", "dead")

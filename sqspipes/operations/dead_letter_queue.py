@@ -11,9 +11,10 @@ from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
 from sqspipes.brokers.base import Answer, Broker, Kind
+from sqspipes.defaults import TIMEOUT
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError
 from sqspipes.messages.message import Delivery
-from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
+from sqspipes.operations.patience import patiently
 from sqspipes.support import clocks, lines
 from sqspipes.support.workers import Workers
 
@@ -93,7 +94,7 @@ class Look:
             else:
                 self._held.pop(delivery.id, None)
 
-    def delete(self, deliveries: Sequence[Delivery], seconds: float = DEFAULT_SECONDS) -> list[Delivery]:
+    def delete(self, deliveries: Sequence[Delivery], seconds: float = TIMEOUT) -> list[Delivery]:
         """Delete letters; return those that are gone by it, and not those whose lease was lost."""
         answers: list[tuple[Delivery, Answer]] = []
         try:
@@ -114,7 +115,7 @@ class Look:
         self,
         request: Callable[[Sequence[Item]], list[Answer]],
         items: Sequence[Item],
-        seconds: float = DEFAULT_SECONDS,
+        seconds: float = TIMEOUT,
         answers: list[tuple[Item, Answer]] | None = None,
     ) -> list[tuple[Item, Answer]]:
         """Ask for items, and again for those alone that are to be asked again; return each with its answer."""

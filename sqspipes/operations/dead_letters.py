@@ -6,9 +6,10 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqspipes.brokers.base import MESSAGE_BYTES, Broker, Entry
+from sqspipes.brokers.base import Broker, Entry
+from sqspipes.defaults import LETTER_BYTES, MESSAGE_BYTES
 from sqspipes.errors import CodecError
-from sqspipes.messages.body import LETTER_BYTES, decode, encode, foreign, redriven
+from sqspipes.messages.body import decode, encode, foreign, redriven
 from sqspipes.messages.ids import derived, redrive_id
 from sqspipes.messages.message import Death, Delivery, Message
 from sqspipes.operations.dead_letter_queue import Look

@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 
 from sqspipes.brokers.base import LIST, Broker, Kind, list_key
+from sqspipes.defaults import LONGEST_NAME, TIMEOUT
 from sqspipes.errors import BrokerUnavailableError, DecodingError, NewerFormatError, OptionError
 from sqspipes.messages import queue_names
 from sqspipes.messages.body import decode
-from sqspipes.messages.ids import LONGEST_NAME
 from sqspipes.messages.message import Delivery
-from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
+from sqspipes.operations.patience import patiently
 from sqspipes.support import checks, clocks
 from sqspipes.tasks.plan import Plan, RunPlan
 from sqspipes.tasks.task import Task
@@ -114,7 +114,7 @@ def _one(broker: Broker, task: Task, wait: float) -> list[Delivery]:
     attempt = uuid.uuid4().hex
     return patiently(
         lambda: broker.receive(task.queue(0), count=1, wait=wait, lease=task.lease, attempt=attempt),
-        DEFAULT_SECONDS + wait,
+        TIMEOUT + wait,
     )
 
 

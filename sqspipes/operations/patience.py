@@ -6,19 +6,17 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from sqspipes.defaults import TIMEOUT
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.outage import pause
 from sqspipes.support import clocks, lines
 
 logger = lines.logger(__name__)
 
-#: Seconds for which a method of the client waits for its broker.
-DEFAULT_SECONDS = 30.0
-
 Result = TypeVar("Result")
 
 
-def patiently(ask: Callable[[], Result], seconds: float = DEFAULT_SECONDS) -> Result:
+def patiently(ask: Callable[[], Result], seconds: float = TIMEOUT) -> Result:
     """Return what a request answers, repeating it on ``BrokerUnavailableError`` for so many seconds."""
     deadline, tries = clocks.monotonic() + seconds, 0
     while True:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
+from sqspipes.defaults import LONGEST_SECONDS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, PutError
 from sqspipes.messages.message import Message
 from sqspipes.messages.values import check_nothing_lazy
@@ -19,7 +20,6 @@ from sqspipes.runner.executor import Emission
 from sqspipes.runner.held import Origin
 from sqspipes.runner.outage import Outage
 from sqspipes.support import clocks
-from sqspipes.support.checks import LONGEST_SECONDS
 from sqspipes.support.forked import called
 from sqspipes.tasks.task import Task
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from sqspipes.brokers.base import Broker, QueueSpec
+from sqspipes.defaults import TIMEOUT
 from sqspipes.errors import QueueMissingError
-from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
+from sqspipes.operations.patience import patiently
 from sqspipes.tasks.task import Task
 
 
@@ -59,7 +60,7 @@ class Queues:
         """Return the largest body, in bytes, that a queue takes; asks nobody."""
         return self._seen.get(queue, self._broker.limits.message_bytes)
 
-    def declare(self, tasks: Iterable[Task], seconds: float = DEFAULT_SECONDS) -> None:
+    def declare(self, tasks: Iterable[Task], seconds: float = TIMEOUT) -> None:
         """Make the queues of tasks that this process has not seen yet."""
         if self._pid != os.getpid():  # a child of a fork: what is in memory stayed with the parent
             self._pid, self._seen = os.getpid(), {}

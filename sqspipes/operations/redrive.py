@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind, Limits
+from sqspipes.defaults import TIMEOUT
 from sqspipes.errors import BrokerError, CodecError, QueueMissingError
 from sqspipes.messages import queue_names
 from sqspipes.messages.ids import derived
 from sqspipes.messages.message import Delivery
 from sqspipes.operations.dead_letter_queue import LAST_LOOK_SECONDS, Look
 from sqspipes.operations.dead_letters import Found, read, redrive_entry
-from sqspipes.operations.patience import DEFAULT_SECONDS, patiently
+from sqspipes.operations.patience import patiently
 from sqspipes.support import lines
 from sqspipes.tasks.task import Task
 
@@ -169,7 +170,7 @@ class _Redrive:
                 else:
                     self._tell_refused(parcel.id, f"queue {parcel.queue}: {answer.reason}")
 
-    def _delete(self, look: Look, safe: list[Delivery], seconds: float = DEFAULT_SECONDS) -> int:
+    def _delete(self, look: Look, safe: list[Delivery], seconds: float = TIMEOUT) -> int:
         """Delete what has arrived; return how many are gone by it."""
         sent, gone = len(safe), 0
         try:

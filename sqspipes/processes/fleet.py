@@ -24,9 +24,6 @@ from sqspipes.tasks.plan import RunPlan, described
 
 logger = lines.logger(__name__)
 
-#: Processes of one run.
-MOST_PROCESSES = 64
-
 #: Seconds beyond ``stop_timeout`` after which a process that was told to stop is killed.
 GRACE_SECONDS = 10.0
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mappi
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from sqspipes.defaults import FIRST_BACKOFF, MOST_HOPS
 from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesError
 from sqspipes.messages.ids import checked_name, content_of, output_id, result_id
 from sqspipes.messages.message import Death, Message
@@ -24,15 +25,12 @@ from sqspipes.support.forked import called, yielded
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.results import Output, Reject, Retry, TaskCallback, ends_line
 from sqspipes.tasks.step import Pending
-from sqspipes.tasks.task import FIRST_BACKOFF, Task
+from sqspipes.tasks.task import Task
 
 logger = lines.logger(__name__)
 
 #: Bytes of JSON that a dead letter's error may use: its type, its text and its traceback.
 TYPE_BYTES, ERROR_BYTES, TRACEBACK_BYTES = 200, 1_500, 5_000
-
-#: Times that outputs of one line may be sent back, to their own task or an earlier one.
-MOST_HOPS = 1_000
 
 #: Types of most results, none of which is to be awaited.
 _READY = PLAIN | CONTAINERS

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqspipes.brokers.base import MAX_RECEIVES
+from sqspipes.defaults import MAX_RECEIVES
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.messages import message as messages
 from sqspipes.messages.body import decode, foreign

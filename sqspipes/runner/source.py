@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from sqspipes.defaults import MOST_PRIORITIES
 from sqspipes.errors import OptionError
 from sqspipes.messages.message import Message
-from sqspipes.messages.queue_names import MOST_PRIORITIES
 from sqspipes.runner import calls
 from sqspipes.runner.executor import Engine, Outlet
 from sqspipes.runner.held import Origin

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
-import threading
 from collections.abc import Iterable
 from typing import Any
 
+from sqspipes.defaults import LONGEST_SECONDS
 from sqspipes.errors import OptionError
-
-#: The longest time that an option may ask for, in seconds: a year, where the machine can wait for so long at once.
-LONGEST_SECONDS = min(365 * 86_400.0, threading.TIMEOUT_MAX / 2)
 
 
 def refuse(option: str, value: Any, allowed: str) -> OptionError:

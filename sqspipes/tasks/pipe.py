@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sqspipes.defaults import MOST_PRIORITIES, MOST_WORKERS
 from sqspipes.errors import OptionError
-from sqspipes.messages import queue_names
 from sqspipes.support import checks
 from sqspipes.tasks.plan import Plan, RunPlan
-from sqspipes.tasks.task import MOST_WORKERS, Task
+from sqspipes.tasks.task import Task
 
 TaskName = str | int
 
@@ -139,7 +139,7 @@ class Pipe:
 
 def checked_priority(priority: Any) -> int:
     """Return the priority of what a source produces."""
-    return checks.checked_int("priority", priority, 0, queue_names.MOST_PRIORITIES - 1)
+    return checks.checked_int("priority", priority, 0, MOST_PRIORITIES - 1)
 
 
 def _checked_drain(drain: Any) -> float | None:
@@ -154,7 +154,7 @@ def _checked_stop(stop_timeout: Any, default: float) -> float:
 
 def _levels(task: Task, low: Any, high: Any) -> list[int]:
     """Return the levels of a task that are to be served."""
-    most = queue_names.MOST_PRIORITIES - 1
+    most = MOST_PRIORITIES - 1
     first = 0 if low is None else checks.checked_int("min_priority", low, 0, most)
     last = most if high is None else checks.checked_int("max_priority", high, 0, most)
     levels = [level for level in range(task.priorities) if first <= level <= last]

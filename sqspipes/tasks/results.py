@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqspipes.defaults import MOST_PRIORITIES
 from sqspipes.errors import OptionError
 from sqspipes.messages.ids import checked_name
-from sqspipes.messages.queue_names import MOST_PRIORITIES
 from sqspipes.messages.values import typename
 from sqspipes.support.checks import capped_seconds, checked_int
 

@@ -9,6 +9,19 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from sqspipes.defaults import (
+    FIRST_BACKOFF,
+    LONGEST_BACKOFF,
+    LONGEST_BATCH_WAIT,
+    LONGEST_LEASE,
+    LONGEST_LINGER,
+    MOST_BATCH,
+    MOST_PRIORITIES,
+    MOST_RATE_DIGITS,
+    MOST_WORKERS,
+    RATE_SECONDS,
+    SHORTEST_LEASE,
+)
 from sqspipes.errors import OptionError, SignatureError
 from sqspipes.messages import queue_names
 from sqspipes.support import checks
@@ -16,22 +29,6 @@ from sqspipes.support.forked import called
 from sqspipes.tasks import callables
 from sqspipes.tasks.async_step import AsyncStepCall
 from sqspipes.tasks.step import Step, StepCall
-
-#: Threads of one task in one process.
-MOST_WORKERS = 1_000
-
-#: A lease is longer than a client's read timeout and shorter than the five minutes for which a queue knows an
-#: id, so that what a crash leaves behind is handed out again in time for its second hand-off to be recognised.
-SHORTEST_LEASE, LONGEST_LEASE = 5.0, 240.0
-
-#: The default backoff, in seconds: doubling from the first to the longest, half to full jitter.
-FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 300.0
-
-#: Seconds for which a message may wait for a batch to fill.
-LONGEST_BATCH_WAIT = 60.0
-
-#: Seconds for which a message may wait at one hop for a request to fill.
-LONGEST_LINGER = 10.0
 
 #: Keys that a task takes from the client where it has none of its own, with their checks.
 INHERITED: Mapping[str, Callable[[str, Any], Any]] = {
@@ -57,15 +54,6 @@ KEYS = (
     "batch_wait",
     *INHERITED,
 )
-
-#: Values of one call of a batch task.
-MOST_BATCH = 1_000
-
-#: Digits of the number of a rate.
-MOST_RATE_DIGITS = 12
-
-#: Seconds in the units of a rate.
-RATE_SECONDS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 Interval = float | Callable[[], float]
 Backoff = float | Callable[[int, BaseException], float] | None
@@ -236,7 +224,7 @@ def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mappi
         args=_checked_args(f"{says}args", given.get("args", ())),
         workers=checks.checked_int(f"{says}workers", given.get("workers", 1), 1, MOST_WORKERS),
         priorities=checks.checked_int(
-            f"{says}priorities", given.get("priorities", levels), 1, queue_names.MOST_PRIORITIES
+            f"{says}priorities", given.get("priorities", levels), 1, MOST_PRIORITIES
         ),
         interval=_checked_interval(f"{says}interval", given.get("interval")),
         rate=_checked_rate(f"{says}rate", given.get("rate")),

@@ -9,7 +9,8 @@ from typing import Any
 import hypothesis
 from hypothesis import strategies as st
 
-from sqspipes.brokers.base import MESSAGE_BYTES, Broker, Entry, Kind
+from sqspipes.brokers.base import Broker, Entry, Kind
+from sqspipes.defaults import MESSAGE_BYTES
 
 #: Where a body has an id of its own: two messages with one id are one message, and here each counts.
 _ID = "@id@"

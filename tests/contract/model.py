@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from sqspipes.brokers.base import DEDUPLICATION_SECONDS, Answer, Depth, Entry, Kind
+from sqspipes.brokers.base import Answer, Depth, Entry, Kind
+from sqspipes.defaults import DEDUPLICATION_SECONDS
 from sqspipes.messages.message import Delivery
 from tests.contract.differences import Leeway
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sqspipes.brokers.base import MAX_RECEIVES, Broker
+from sqspipes.brokers.base import Broker
+from sqspipes.defaults import MAX_RECEIVES
 from tests.contract.steps import (
     bodies,
     made,

@@ -18,7 +18,7 @@ from sqspipes import BrokerError, Results, Run, TaskClient
 from sqspipes.brokers.base import Broker
 from sqspipes.brokers.redis import RedisBroker
 from sqspipes.brokers.sqlite import SqliteBroker
-from sqspipes.tasks.task import LONGEST_LEASE
+from sqspipes.defaults import LONGEST_LEASE
 from tests.conftest import TRANSPORTS
 from tests.integration.support import PATIENCE, QUICK, drain_of, piped
 from tests.interrupting import ctrl_c, interrupted_everywhere

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sqspipes import Broker, BrokerError, DeadLetter, OptionError, TaskClient
-from sqspipes.brokers.base import MAX_RECEIVES, Entry
+from sqspipes.brokers.base import Entry
+from sqspipes.defaults import MAX_RECEIVES
 from tests.conftest import AWS, MakeBroker
 from tests.integration.support import Seen, dead, levels, piped, run_until, until
 from tests.servers import Proxy, error, forwarded

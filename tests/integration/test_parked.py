@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sqspipes import BatchFailure
-from sqspipes.brokers.base import MAX_RECEIVES, Broker
+from sqspipes.brokers.base import Broker
+from sqspipes.defaults import MAX_RECEIVES
 from sqspipes.runner.attempts import MOST_REMEMBERED, Attempts
 from sqspipes.runner.held import Held
 from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED

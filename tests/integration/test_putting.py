@@ -21,7 +21,7 @@ from sqspipes import (
 )
 from sqspipes.brokers.base import Answer, Entry, Kind, QueueSpec
 from sqspipes.brokers.sqlite import SqliteBroker
-from sqspipes.messages.body import LETTER_BYTES
+from sqspipes.defaults import LETTER_BYTES
 from tests.conftest import AWS
 from tests.integration.support import PATIENCE, Seen, levels, piped, run_until, waiting
 from tests.servers import (

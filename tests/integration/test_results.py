@@ -17,6 +17,7 @@ from sqspipes import (
     current_message,
 )
 from sqspipes.brokers.base import Entry
+from sqspipes.defaults import MOST_HOPS
 from sqspipes.runner import calls as runner_calls
 from tests.integration.support import (
     Seen,
@@ -423,7 +424,7 @@ def test_output_may_be_sent_back_until_it_is_done(domain: str, pipe_broker: dict
 def test_loop_without_an_end_is_a_dead_letter_at_the_limit(
     domain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert runner_calls.MOST_HOPS == 1_000
+    assert MOST_HOPS == 1_000
     monkeypatch.setattr(runner_calls, "MOST_HOPS", 50)
     calls: list[int] = []
 

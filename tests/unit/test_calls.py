@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sqspipes.defaults import FIRST_BACKOFF, LETTER_BYTES, LONGEST_NAME
 from sqspipes.errors import DecodingError, EncodingError, OptionError
-from sqspipes.messages.body import LETTER_BYTES, decode, encode, foreign
-from sqspipes.messages.ids import LONGEST_NAME, result_id
+from sqspipes.messages.body import decode, encode, foreign
+from sqspipes.messages.ids import result_id
 from sqspipes.messages.message import Death, Message
 from sqspipes.runner import calls
 from sqspipes.runner.entries import letter_entry
@@ -23,7 +24,7 @@ from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.results import EmptyTaskOutput, Output, TaskCallback
-from sqspipes.tasks.task import FIRST_BACKOFF, Task, make_tasks
+from sqspipes.tasks.task import Task, make_tasks
 from tests.builders import held_of, shown
 
 DEFAULTS: dict[str, Any] = {

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from sqspipes.defaults import LONGEST_NAME
 from sqspipes.errors import OptionError
 from sqspipes.messages.ids import (
-    LONGEST_NAME,
     checked_name,
     content_of,
     derived,

@@ -39,7 +39,7 @@ ROWS = (
     "tasks/",
     "messages/",
     "support/",
-    "errors",
+    "defaults errors",
     "_starting",
 )
 

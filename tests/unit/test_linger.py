@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from sqspipes import TaskClient
+from sqspipes.defaults import LONGEST_LINGER
 from sqspipes.tasks.pipe import Asked
-from sqspipes.tasks.task import LONGEST_LINGER
 from tests.integration.support import PATIENCE, until
 from tests.unit.passing import Passing
 

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from sqspipes.defaults import LONGEST_QUEUE_NAME, MOST_PRIORITIES
 from sqspipes.errors import OptionError
 from sqspipes.messages import queue_names
-from sqspipes.messages.queue_names import LONGEST_QUEUE_NAME, MOST_PRIORITIES, QueueName
+from sqspipes.messages.queue_names import QueueName
 from tests.builders import shown
 
 # Built up, not filtered with the expression that is under test.

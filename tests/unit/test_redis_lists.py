@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import redis
 
-from sqspipes.brokers.base import DEDUPLICATION_SECONDS, OK, Entry, Kind
+from sqspipes.brokers.base import OK, Entry, Kind
 from sqspipes.brokers.redis import RedisBroker
+from sqspipes.defaults import DEDUPLICATION_SECONDS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, QueueMissingError
 from tests.relay import Relay
 from tests.valkey import Valkey

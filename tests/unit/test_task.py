@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sqspipes.defaults import LONGEST_BACKOFF
 from sqspipes.errors import OptionError, SignatureError
 from sqspipes.messages import queue_names
-from sqspipes.tasks.task import KEYS, LONGEST_BACKOFF, Task, make_tasks
+from sqspipes.tasks.task import KEYS, Task, make_tasks
 from tests.builders import shown
 
 DEFAULTS: dict[str, Any] = {

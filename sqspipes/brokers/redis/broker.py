@@ -10,31 +10,18 @@ from typing import Any, TypeVar
 
 from redis import exceptions
 
-from sqspipes.brokers.base import (
-    OK,
-    Answer,
-    Broker,
-    Depth,
-    Entry,
-    Kind,
-    Limits,
-    QueueSpec,
-    check_count,
-    check_seconds,
-    list_key,
-    refusal,
-)
+from sqspipes.brokers.base import OK, Answer, Broker, Depth, Entry, Limits, QueueSpec, list_key
 from sqspipes.brokers.redis.connections import Connections
 from sqspipes.brokers.redis.errors import keys_gone, translated
 from sqspipes.brokers.redis.scripts import Scripts
 from sqspipes.brokers.redis.url import parse
+from sqspipes.brokers.rules import LEASE_LOST, check_count, check_seconds, refusal
 from sqspipes.errors import BrokerClosedError, BrokerError, QueueMissingError
 from sqspipes.messages.message import Delivery
 from sqspipes.support import clocks
 
 T = TypeVar("T")
 
-_GONE = Answer(Kind.GONE, "the lease is lost")
 
 #: Seconds for which a receive waits without a look at the leases, as in the scripts. It is also how long a message
 #: may wait for a receive when the one that was woken for it died at that moment.
@@ -266,7 +253,7 @@ def _deliveries(queue: str, answer: Sequence[bytes]) -> Iterator[Delivery]:
 
 
 def _answers(answer: bytes) -> list[Answer]:
-    return [OK if each == ord("1") else _GONE for each in answer]
+    return [OK if each == ord("1") else LEASE_LOST for each in answer]
 
 
 def _seconds(due: int) -> float:

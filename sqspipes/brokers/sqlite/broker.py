@@ -7,19 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from sqspipes.brokers.base import (
-    OK,
-    Answer,
-    Broker,
-    Depth,
-    Entry,
-    Kind,
-    Limits,
-    QueueSpec,
-    check_count,
-    check_seconds,
-    refusal,
-)
+from sqspipes.brokers.base import OK, Answer, Broker, Depth, Entry, Limits, QueueSpec
+from sqspipes.brokers.rules import LEASE_LOST, check_count, check_seconds, refusal
 from sqspipes.brokers.sqlite import leases as flight
 from sqspipes.brokers.sqlite import queues, receiving, sending
 from sqspipes.brokers.sqlite.bell import Bell
@@ -29,8 +18,6 @@ from sqspipes.brokers.sqlite.url import parse
 from sqspipes.errors import BrokerClosedError, BrokerError
 from sqspipes.messages.message import Delivery
 from sqspipes.support import clocks
-
-_GONE = Answer(Kind.GONE, "the lease is lost")
 
 
 class SqliteBroker(Broker):
@@ -104,7 +91,7 @@ class SqliteBroker(Broker):
         done = self._opened().write(
             lambda t: flight.ack(t, queue, [_mark(t.file, receipt) for receipt in receipts])
         )
-        return [OK if each else _GONE for each in done]
+        return [OK if each else LEASE_LOST for each in done]
 
     def extend(self, queue: str, leases: Sequence[tuple[str, float]]) -> list[Answer]:
         """Set the seconds, counted from now, that deliveries stay invisible; 0 gives one back at once."""
@@ -114,7 +101,7 @@ class SqliteBroker(Broker):
         done = self._opened().write(
             lambda t: flight.extend(t, queue, [(_mark(t.file, receipt), end) for receipt, end in leases])
         )
-        return [OK if each else _GONE for each in done]
+        return [OK if each else LEASE_LOST for each in done]
 
     def depth(self, queue: str) -> Depth:
         """Count a queue's messages."""

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sqspipes.brokers.base import DEDUPLICATION_SECONDS
+from sqspipes.defaults import DEDUPLICATION_SECONDS
 from sqspipes.errors import QueueMissingError
 
 # Old deduplication ids are dropped at each so many messages, twice as many at most.

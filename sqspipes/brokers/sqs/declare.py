@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sqspipes.brokers.base import MESSAGE_BYTES, QueueSpec
+from sqspipes.brokers.base import QueueSpec
 from sqspipes.brokers.sqs import queues
 from sqspipes.brokers.sqs.addresses import Addresses
 from sqspipes.brokers.sqs.calls import Calls
 from sqspipes.brokers.sqs.errors import RefusedError
+from sqspipes.defaults import MESSAGE_BYTES
 from sqspipes.errors import CredentialsError, QueueMissingError
 from sqspipes.support.workers import Workers
 

@@ -22,8 +22,8 @@ from sqspipes import TaskCallback, TaskClient
 from sqspipes.brokers.base import Answer, Entry
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.brokers.sqlite.store import Store
+from sqspipes.defaults import SHORTEST_LEASE
 from sqspipes.messages.message import Delivery
-from sqspipes.tasks import task
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def pipe() -> TaskClient:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(message)s")
-    task.SHORTEST_LEASE = 1.0
+    SHORTEST_LEASE = 1.0
     with (
         contextlib.suppress(KeyboardInterrupt),
         pipe() as client,
