@@ -14,7 +14,7 @@ from typing import Any, Literal, overload
 
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry
-from sqspipes.defaults import MOST_PROCESSES, TIMEOUT
+from sqspipes.defaults import LEASE, MOST_PROCESSES, RETRIES, SHORTEST_CONTROL_INTERVAL, STOP_TIMEOUT, TIMEOUT
 from sqspipes.errors import BrokerUnavailableError, OptionError
 from sqspipes.messages import control_word, queue_names
 from sqspipes.messages.ids import checked_name
@@ -43,10 +43,11 @@ from sqspipes.runner.source import prioritized
 from sqspipes.runner.summary import Summary
 from sqspipes.support import checks
 from sqspipes.support.forked import called, yielded
+from sqspipes.tasks import registration
 from sqspipes.tasks.callables import kind_of
 from sqspipes.tasks.pipe import Asked, Pipe, TaskName, checked_priority
 from sqspipes.tasks.plan import RunPlan
-from sqspipes.tasks.task import INHERITED, Backoff, Task, make_tasks
+from sqspipes.tasks.task import Backoff, Task
 
 Tasks = Sequence[Callable[..., Any] | Mapping[str, Any] | str]
 
@@ -103,14 +104,14 @@ class TaskClient:
         high_throughput: bool = True,
         queue_attributes: Mapping[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
-        lease: float = 60.0,
-        retries: int | None = 8,
+        lease: float = LEASE,
+        retries: int | None = RETRIES,
         backoff: Backoff = None,
         non_retryable: tuple[type[BaseException], ...] | type[BaseException] = (),
         on_error: str = "retry",
         strict: bool = False,
         linger: float | None = None,
-        stop_timeout: float = 25.0,
+        stop_timeout: float = STOP_TIMEOUT,
         control_interval: float | Literal["auto"] | None = "auto",
         json_default: Callable[[Any], Any] | None = None,
         output: str | None = None,
@@ -141,7 +142,7 @@ class TaskClient:
             "strict": strict,
             "linger": linger,
         }
-        self._defaults = {key: INHERITED[key](key, value) for key, value in given.items()}
+        self._defaults = registration.inherited(given)
         self._lock = threading.RLock()
         self._runs: Living[Run | Fleet] = Living()
         account: dict[str, Any] = {
@@ -170,7 +171,9 @@ class TaskClient:
         with self._lock:
             if self.is_running:
                 raise OptionError("tasks cannot be registered while a run goes on: stop it first")
-            self._pipe = replace(self._pipe, tasks=make_tasks(self.domain, tasks, self._defaults))
+            self._pipe = replace(
+                self._pipe, tasks=registration.make_tasks(self.domain, tasks, self._defaults)
+            )
         return self
 
     @property
@@ -216,7 +219,7 @@ class TaskClient:
         priority: int = 0,
         group: str | int | None = None,
         id: str | int | None = None,
-        timeout: float = 30.0,
+        timeout: float = TIMEOUT,
     ) -> str:
         """Put a value into a task's queue, the first one's by default; return its id.
 
@@ -244,7 +247,7 @@ class TaskClient:
         priority: int | Callable[[Any], int] = 0,
         group: str | int | Callable[[Any], str | int | None] | None = None,
         id: Callable[[Any], str | int] | None = None,
-        timeout: float = 30.0,
+        timeout: float = TIMEOUT,
     ) -> int:
         """Put many values, from any iterable, in full requests; return how many.
 
@@ -760,7 +763,7 @@ def _checked_control(interval: Any) -> float | Literal["auto"] | None:
         return interval  # type: ignore[no-any-return]
     if isinstance(interval, str):
         raise checks.refuse("control_interval", interval, "seconds, 0.1 or more, 'auto', or None for never")
-    return checks.checked_seconds("control_interval", interval, 0.1)
+    return checks.checked_seconds("control_interval", interval, SHORTEST_CONTROL_INTERVAL)
 
 
 def _texts(option: str, given: Any) -> dict[str, str]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from sqspipes.defaults import LONGEST_SECONDS
+from sqspipes.defaults import LONGEST_SECONDS, MOST_RETRIES
 from sqspipes.errors import OptionError
 
 
@@ -73,7 +73,7 @@ def checked_choice(option: str, value: Any, choices: tuple[str, ...]) -> str:
 
 def checked_retries(option: str, value: Any) -> int | None:
     """Return how often a failed call is repeated; None is for ever."""
-    return None if value is None else checked_int(option, value, 0, 1_000_000)
+    return None if value is None else checked_int(option, value, 0, MOST_RETRIES)
 
 
 def checked_backoff(option: str, value: Any) -> Any:

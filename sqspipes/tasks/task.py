@@ -1,59 +1,20 @@
-"""Task: one task's settings, checked once, and its queue names."""
+"""Task: one task's settings, and what follows from them."""
 
 from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqspipes.defaults import (
-    FIRST_BACKOFF,
-    LONGEST_BACKOFF,
-    LONGEST_BATCH_WAIT,
-    LONGEST_LEASE,
-    LONGEST_LINGER,
-    MOST_BATCH,
-    MOST_PRIORITIES,
-    MOST_RATE_DIGITS,
-    MOST_WORKERS,
-    RATE_SECONDS,
-    SHORTEST_LEASE,
-)
+from sqspipes.defaults import BATCH_WAIT, FIRST_BACKOFF, LEASE, LONGEST_BACKOFF, RETRIES, WORKERS
 from sqspipes.errors import OptionError, SignatureError
 from sqspipes.messages import queue_names
 from sqspipes.support import checks
 from sqspipes.support.forked import called
 from sqspipes.tasks import callables
-from sqspipes.tasks.async_step import AsyncStepCall
-from sqspipes.tasks.step import Step, StepCall
-
-#: Keys that a task takes from the client where it has none of its own, with their checks.
-INHERITED: Mapping[str, Callable[[str, Any], Any]] = {
-    "lease": lambda option, value: checks.checked_seconds(option, value, SHORTEST_LEASE, LONGEST_LEASE),
-    "retries": checks.checked_retries,
-    "backoff": checks.checked_backoff,
-    "non_retryable": checks.checked_exceptions,
-    "on_error": lambda option, value: checks.checked_choice(option, value, ("retry", "raise")),
-    "strict": checks.checked_bool,
-    "linger": lambda option, value: (
-        None if value is None else checks.checked_seconds(option, value, 0.0, LONGEST_LINGER)
-    ),
-}
-KEYS = (
-    "method",
-    "name",
-    "args",
-    "workers",
-    "priorities",
-    "interval",
-    "rate",
-    "batch",
-    "batch_wait",
-    *INHERITED,
-)
 
 Interval = float | Callable[[], float]
 Backoff = float | Callable[[int, BaseException], float] | None
@@ -80,14 +41,14 @@ class Task:
     index: int
     method: Callable[..., Any] | str | None
     args: tuple[Any, ...] = ()
-    workers: int = 1
+    workers: int = WORKERS
     priorities: int = 1
     interval: Interval | None = None
     rate: float | None = None
     batch: int | None = None
-    batch_wait: float = 1.0
-    lease: float = 60.0
-    retries: int | None = 8
+    batch_wait: float = BATCH_WAIT
+    lease: float = LEASE
+    retries: int | None = RETRIES
     backoff: Backoff = None
     non_retryable: tuple[type[BaseException], ...] = ()
     on_error: str = "retry"
@@ -173,114 +134,3 @@ class Task:
         """Return the seconds to the next call of a source."""
         seconds = called(self.interval) if callable(self.interval) else self.interval or 0.0
         return checks.capped_seconds(f"task {self.name!r}: interval", seconds)
-
-
-# From what users write to Tasks
-
-
-def make_tasks(domain: str, given: Any, defaults: Mapping[str, Any]) -> tuple[Task, ...]:
-    """Return the checked tasks of ``register_tasks``; ``defaults`` has the client's inherited options."""
-    if not isinstance(given, list | tuple) or not given:
-        raise checks.refuse("tasks", given, "a list of functions and dicts, with at least one")
-    tasks: list[Task] = []
-    for index, one in enumerate(given):
-        task = _make_task(domain, one, index, tasks[-1].priorities if tasks else 1, defaults)
-        if any(task.name == other.name for other in tasks):
-            raise OptionError(
-                f"task {index} is named {task.name!r}, and so is another: give each a name of its own"
-            )
-        tasks.append(task)
-    return tuple(tasks)
-
-
-def _make_task(domain: str, given: Any, index: int, levels: int, defaults: Mapping[str, Any]) -> Task:
-    if callable(given) or isinstance(given, str):
-        given = {"method": given}
-    if not isinstance(given, Mapping):
-        raise checks.refuse(f"task {index}", given, "a function, a Step, 'package.module:function' or a dict")
-    method = given.get("method")
-    step = method if isinstance(method, type) and issubclass(method, Step) else None
-    if step is not None:
-        own = {key: getattr(step, key) for key in KEYS if hasattr(step, key)}
-        given = {"name": step.label or step.__name__, **own, **given}
-    name = _checked_task_name(domain, given, index)
-    if step is not None:
-        kind = AsyncStepCall if callables.kind_of(step.consume).is_async else StepCall
-        given = {**given, "method": kind(step, domain, name)}
-    says = f"task {name!r}: "
-    for key, value in given.items():
-        if key not in KEYS:
-            hint = checks.did_you_mean(key, KEYS)
-            raise OptionError(
-                f"{says}key {key!r} ({value!r}) is not known{hint}: allowed are {', '.join(KEYS)}"
-            )
-    if index and given.get("interval") is not None:
-        raise OptionError(f"{says}interval is {given['interval']!r}: allowed for the first task only")
-    return Task(
-        domain=domain,
-        name=name,
-        index=index,
-        method=_checked_method(f"{says}method", given.get("method")),
-        args=_checked_args(f"{says}args", given.get("args", ())),
-        workers=checks.checked_int(f"{says}workers", given.get("workers", 1), 1, MOST_WORKERS),
-        priorities=checks.checked_int(
-            f"{says}priorities", given.get("priorities", levels), 1, MOST_PRIORITIES
-        ),
-        interval=_checked_interval(f"{says}interval", given.get("interval")),
-        rate=_checked_rate(f"{says}rate", given.get("rate")),
-        batch=_checked_batch(f"{says}batch", given.get("batch")),
-        batch_wait=checks.checked_seconds(
-            f"{says}batch_wait", given.get("batch_wait", 1.0), 0.0, LONGEST_BATCH_WAIT
-        ),
-        **{key: check(says + key, given.get(key, defaults[key])) for key, check in INHERITED.items()},
-    )
-
-
-def _checked_task_name(domain: str, given: Mapping[str, Any], index: int) -> str:
-    method, name = given.get("method"), given.get("name")
-    if name is None and isinstance(method, str):
-        name = method.rpartition(":")[2].rpartition(".")[2]
-    elif name is None:
-        name = getattr(method, "__name__", None)
-    if name is None:
-        raise OptionError(f"task {index} has no name: give it one, {{'name': ...}}")
-    if name == "<lambda>":
-        raise OptionError(f"task {index} is a lambda, which has no name: give it one, {{'name': ...}}")
-    name = queue_names.checked_part(f"task {index}: name", name)
-    queue_names.checked_length(f"task {index}: name", domain, name)
-    return name
-
-
-def _checked_method(option: str, method: Any) -> Any:
-    if method is None or callable(method):
-        return method
-    if isinstance(method, str) and all(part.strip() for part in method.partition(":")):
-        return method
-    raise checks.refuse(option, method, "a callable or 'package.module:function'")
-
-
-def _checked_args(option: str, args: Any) -> tuple[Any, ...]:
-    if isinstance(args, list | tuple):
-        return tuple(args)
-    raise checks.refuse(option, args, "a tuple")
-
-
-def _checked_batch(option: str, batch: Any) -> int | None:
-    return None if batch is None else checks.checked_int(option, batch, 1, MOST_BATCH)
-
-
-def _checked_rate(option: str, rate: Any) -> float | None:
-    """Return the calls a second of a text like ``"100/m"``."""
-    if rate is None:
-        return None
-    number, slash, unit = rate.partition("/") if isinstance(rate, str) else ("", "", "")
-    decimal = number.isascii() and number.isdecimal() and len(number) <= MOST_RATE_DIGITS
-    if not (slash and decimal and int(number) and unit in RATE_SECONDS):
-        raise checks.refuse(option, rate, "a number of calls per s, m, h or d, '100/m' for one")
-    return int(number) / RATE_SECONDS[unit]
-
-
-def _checked_interval(option: str, interval: Any) -> Any:
-    if interval is None or callable(interval):
-        return interval
-    return checks.checked_seconds(option, interval)

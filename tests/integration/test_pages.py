@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -10,8 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from sqspipes.tasks.registration import KEYS
 from tests.integration.shell import Shell
 from tests.integration.support import ROOT
+
+spec = importlib.util.spec_from_file_location("option_tables", ROOT / "docs" / "option_tables.py")
+assert spec is not None and spec.loader is not None
+option_tables = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(option_tables)
 
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.rst"))
 
@@ -105,3 +112,11 @@ def test_modules_that_the_internals_name_are_there() -> None:
     assert [
         name for name in sorted(named) if not any((ROOT / top / name).exists() for top in ("sqspipes", ""))
     ] == []
+
+
+@pytest.mark.parametrize("page", option_tables.PAGES, ids=lambda page: page.name)
+def test_table_of_options_is_that_of_registration(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == option_tables.written(text), "python docs/option_tables.py writes it anew"
+    assert "``retries=8`` \\*" in text
+    assert all(f"``{key}" in text for key in KEYS)

@@ -23,8 +23,9 @@ from sqspipes.runner.executor import DONE, Call, Emission, Ended, Ending, Outcom
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.settler import Abandoned
 from sqspipes.tasks.plan import Plan
+from sqspipes.tasks.registration import make_tasks
 from sqspipes.tasks.results import EmptyTaskOutput, Output, TaskCallback
-from sqspipes.tasks.task import Task, make_tasks
+from sqspipes.tasks.task import Task
 from tests.builders import held_of, shown
 
 DEFAULTS: dict[str, Any] = {

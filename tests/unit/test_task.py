@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sqspipes.defaults import LONGEST_BACKOFF
 from sqspipes.errors import OptionError, SignatureError
 from sqspipes.messages import queue_names
-from sqspipes.tasks.task import KEYS, Task, make_tasks
+from sqspipes.tasks.registration import KEYS, make_tasks
+from sqspipes.tasks.task import Task
 from tests.builders import shown
 
 DEFAULTS: dict[str, Any] = {
