@@ -207,14 +207,6 @@ def test_file_that_was_made_without_a_place_for_tags_is_used(
     again.close()
 
 
-def test_file_of_a_newer_version_is_refused(tmp_path: Path, broker: SqliteBroker, url: str) -> None:
-    broker.close()
-    with contextlib.closing(sqlite3.connect(tmp_path / "pipe.db")) as other:
-        other.execute("PRAGMA user_version=2")
-    with pytest.raises(BrokerError, match="tables of version 2, this sqspipes knows 1"):
-        SqliteBroker(url).names("")
-
-
 def test_link_leads_to_the_same_queues_and_locks(
     tmp_path: Path, broker: SqliteBroker, open_url: Callable[..., SqliteBroker]
 ) -> None:

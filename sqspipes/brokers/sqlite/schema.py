@@ -1,9 +1,4 @@
-"""The file: its tables, and how it is opened.
-
-A message row is written once and never changed. ``ready`` has one row for each group that may be handed out
-now: its oldest message. ``flight`` has a row for each message that was received: its receive count, and its
-lease while it has one. So each step touches a few rows, however many messages wait.
-"""
+"""The file: how it is opened, and what is no file of ours."""
 
 from __future__ import annotations
 
@@ -14,13 +9,12 @@ from contextlib import closing, suppress
 from urllib.parse import quote
 
 from sqspipes.brokers.sqlite.errors import translated
+from sqspipes.brokers.sqlite.migrations import check_version, migrate
 from sqspipes.brokers.sqlite.url import Place
 from sqspipes.errors import BrokerError
 
 #: "sqsp": says that a file is ours.
 APPLICATION = 0x73717370
-#: The version of the tables.
-VERSION = 1
 
 #: UPSERT and RETURNING. https://www.sqlite.org/lang_returning.html
 OLDEST_SQLITE = (3, 35, 0)
@@ -31,38 +25,6 @@ _BUSY_SECONDS = 2.0
 
 #: Bytes of the smallest database: one page.
 _SMALLEST = 512
-
-# - file.last is the last number given to a message: a plain rowid comes again once its table is empty, and
-#   then an old receipt would match a new message.
-# - A queue without a name was deleted or purged; what it held is cleaned up in small transactions.
-# - queue.origin is the queue whose deduplication ids it knows: a purged queue goes on with those it had.
-# - message.lane is a hash of the group; the same number in another queue is another lane.
-_TABLES = """
-CREATE TABLE file(id TEXT NOT NULL, last INTEGER NOT NULL);
-CREATE TABLE queue(
-    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE, origin INTEGER, total INTEGER NOT NULL DEFAULT 0,
-    dead TEXT, max_receives INTEGER NOT NULL);
-CREATE TABLE message(
-    seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, lane INTEGER NOT NULL, sent INTEGER NOT NULL,
-    grp TEXT NOT NULL, body TEXT NOT NULL);
-CREATE INDEX message_lane ON message(queue, lane);
-CREATE TABLE ready(
-    queue INTEGER NOT NULL, seq INTEGER NOT NULL, lane INTEGER NOT NULL, PRIMARY KEY(queue, seq)
-    ) WITHOUT ROWID;
-CREATE TABLE flight(
-    seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, lane INTEGER NOT NULL, lease INTEGER,
-    receives INTEGER NOT NULL);
-CREATE INDEX flight_lease ON flight(queue, lease) WHERE lease IS NOT NULL;
-CREATE TABLE seen(
-    seq INTEGER PRIMARY KEY, queue INTEGER NOT NULL, key BLOB NOT NULL, at INTEGER NOT NULL,
-    UNIQUE(queue, key));
-"""
-
-# Files of the same version may have been made without it, and whoever does not know it can use a file that has it.
-# tag.queue is the origin, which a purge does not change.
-_TAGS = """
-CREATE TABLE IF NOT EXISTS tag(
-    queue INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY(queue, name)) WITHOUT ROWID"""
 
 
 class ForeignFileError(BrokerError):
@@ -144,13 +106,10 @@ def _prepared(connection: sqlite3.Connection, place: Place) -> str:
 
 
 def _made(connection: sqlite3.Connection, place: Place) -> None:
+    """Make the tables of a new file, and bring those of an older version up to date."""
     if not _check_ours(connection, place, _tables(connection)):
-        for statement in _TABLES.split(";\n"):
-            connection.execute(statement)
-        connection.execute("INSERT INTO file(id, last) VALUES(?, 0)", (os.urandom(8).hex(),))
         connection.execute(f"PRAGMA application_id={APPLICATION}")
-        connection.execute(f"PRAGMA user_version={VERSION}")
-    connection.execute(_TAGS)
+    migrate(connection)
 
 
 def _tables(connection: sqlite3.Connection) -> int:
@@ -166,6 +125,5 @@ def _check_ours(connection: sqlite3.Connection, place: Place, tables: int) -> bo
         return False
     if application != APPLICATION:
         raise ForeignFileError(f"{place.address} is another program's SQLite database")
-    if version != VERSION:
-        raise BrokerError(f"{place.address} has tables of version {version}, this sqspipes knows {VERSION}")
+    check_version(connection, place.address, int(version))
     return True
