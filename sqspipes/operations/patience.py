@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from sqspipes.defaults import TIMEOUT
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.outage import pause
+from sqspipes.runner.outage import BACKOFF
 from sqspipes.support import clocks, lines
 
 logger = lines.logger(__name__)
@@ -28,4 +28,4 @@ def patiently(ask: Callable[[], Result], seconds: float = TIMEOUT) -> Result:
             if left <= 0:
                 raise
             logger.debug("request failed, try %d, %.1f s left: %s", tries, left, error)
-        threading.Event().wait(min(left, pause(tries)))
+        threading.Event().wait(min(left, BACKOFF.seconds(tries)))

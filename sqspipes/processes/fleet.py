@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import queue
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing import connection
@@ -18,7 +17,7 @@ from sqspipes.processes.printed import Printed, Show
 from sqspipes.processes.tally import Tally
 from sqspipes.runner.background import Background
 from sqspipes.runner.calls import describe
-from sqspipes.runner.summary import Summary
+from sqspipes.runner.summary import Counts, Summary
 from sqspipes.support import clocks, lines
 from sqspipes.tasks.plan import RunPlan, described
 
@@ -73,7 +72,7 @@ class Fleet(Background):
         self._members = [Member(number, domain, parcel, self._printed) for number in range(1, count + 1)]
         self._tally = Tally([each.task.name for each in plan.plans])
         self._ask_due = 0.0
-        self._counts: Counter[str] = Counter()
+        self._counts = Counts()
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._woken, self._waker = multiprocessing.Pipe(duplex=False)
         self._stopping = False
@@ -92,8 +91,7 @@ class Fleet(Background):
     @property
     def summary(self) -> Summary:
         """The counts of the processes that have reported, and the reason once the run is over."""
-        done, failed, dead = (self._counts[count] for count in ("done", "failed", "dead"))
-        return Summary(self._reason_or(self._reason), done, failed, dead)
+        return self._counts.summary(self._reason_or(self._reason))
 
     @property
     def by_task(self) -> dict[str, Summary]:
@@ -120,13 +118,7 @@ class Fleet(Background):
             self._watch()
             if self._printed is not None:
                 self._printed.end(PRINTED_SECONDS)
-            counts = (self._counts[count] for count in ("done", "failed", "dead"))
-            logger.info(
-                "%s: %s, %d calls done, %d failed, %d dead letters",
-                self._domain,
-                self._reason_or(self._reason),
-                *counts,
-            )
+            logger.info("%s: %s, %s", self._domain, self._reason_or(self._reason), self._counts)
         except BaseException as error:
             self._fail(RunError(f"the processes' supervisor died: {error!r}", part="supervisor"), error)
         finally:
@@ -211,7 +203,7 @@ class Fleet(Background):
         if "error" in report:
             self._fail_in(member, report["error"])
             return
-        self._counts.update({count: report[count] for count in ("done", "failed", "dead")})
+        self._counts += Counts.of(report)
         if self._stopping:
             return
         if report["reason"] == "drained":

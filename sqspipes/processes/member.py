@@ -16,12 +16,13 @@ from typing import Any
 from sqspipes.processes import child
 from sqspipes.processes.printed import Printed
 from sqspipes.support import clocks
+from sqspipes.support.backoff import ExponentialBackoff
 
 #: A process that lived for so many seconds is started again at once.
 LONG_LIFE = 10.0
 
 #: Seconds before a process is started again: doubling from the first to the longest.
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 20.0
+BACKOFF = ExponentialBackoff(0.5, 20.0)
 
 #: Seconds for which the end of a process may be told before its exit code is.
 CODE_SECONDS = 1.0
@@ -156,11 +157,11 @@ class Member:
 
     def restart(self, *, died: bool) -> None:
         """Have it started again, after a pause if it did not live long."""
-        pause = FIRST_PAUSE
+        pause = BACKOFF.first
         if died:
             long = clocks.monotonic() - self._started >= LONG_LIFE
-            pause = 0.0 if long else min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._short_lives)
-            self._short_lives = 0 if long else min(self._short_lives + 1, 16)
+            self._short_lives = 0 if long else self._short_lives + 1
+            pause = 0.0 if long else BACKOFF.seconds(self._short_lives)
         self.due = clocks.monotonic() + pause
 
     def kill(self) -> None:

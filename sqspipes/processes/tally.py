@@ -3,47 +3,43 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
-from sqspipes.runner.summary import Summary
+from sqspipes.runner.summary import Counts, Summary
 
-#: The calls done, the attempts failed and the messages dead, of each task.
-Counts = Mapping[str, Sequence[int]]
+#: The counts of each task, as they travel.
+Told = Mapping[str, Mapping[str, int]]
 
 
-def counts_of(by_task: Mapping[str, Summary]) -> Counts:
+def counts_of(by_task: Mapping[str, Summary]) -> Told:
     """Return the counts of a run as they travel."""
-    return {task: (summary.done, summary.failed, summary.dead) for task, summary in by_task.items()}
+    return {task: asdict(Counts.of(summary)) for task, summary in by_task.items()}
 
 
 class Tally:
     """Sums what processes have told; what one has told is kept when it is gone."""
 
     def __init__(self, tasks: Sequence[str]) -> None:
-        self._tasks = tasks
         self._lock = threading.Lock()
-        self._told: dict[int, Counts] = {}
-        self._gone: Counter[tuple[str, int]] = Counter()
+        self._told: dict[int, dict[str, Counts]] = {}
+        self._gone = {task: Counts() for task in tasks}
 
-    def tell(self, process: int, counts: Counts) -> None:
+    def tell(self, process: int, told: Told) -> None:
         """Take the counts of a process since its start, in place of what it told before."""
         with self._lock:
-            self._told[process] = counts
+            self._told[process] = {task: Counts.of(counts) for task, counts in told.items()}
 
     def bury(self, process: int) -> None:
         """Keep what a process has told last: one that is started in its place begins at nothing."""
         with self._lock:
             for task, counts in self._told.pop(process, {}).items():
-                self._gone.update({(task, place): count for place, count in enumerate(counts)})
+                self._gone[task] += counts
 
     def by_task(self, reason: str) -> dict[str, Summary]:
         """Return the sums of each task, in the order of the pipe."""
         with self._lock:
             return {
-                task: Summary(reason, *(self._sum(task, place) for place in range(3))) for task in self._tasks
+                task: sum((told[task] for told in self._told.values() if task in told), gone).summary(reason)
+                for task, gone in self._gone.items()
             }
-
-    def _sum(self, task: str, place: int) -> int:
-        living = sum(counts[task][place] for counts in self._told.values() if task in counts)
-        return self._gone[task, place] + living

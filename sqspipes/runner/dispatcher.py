@@ -32,8 +32,10 @@ from sqspipes.runner.lanes import Lanes
 from sqspipes.runner.overdue import BLOCKED_SECONDS, Overdue
 from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED, Pace
 from sqspipes.runner.settler import Abandoned
-from sqspipes.runner.shared import Counts, Shared
+from sqspipes.runner.shared import Shared
+from sqspipes.runner.summary import Counts
 from sqspipes.support import clocks, lines
+from sqspipes.support.backoff import ExponentialBackoff
 from sqspipes.support.forked import called
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.task import Task
@@ -155,8 +157,8 @@ class Dispatcher:
         try:
             return decode(delivery, level)
         except NewerFormatError as error:
-            doubled = NEWER_FORMAT_SECONDS * 2 ** min(delivery.receives - 1, 32)
-            delay = min(self._shared.broker.limits.longest_lease, doubled)
+            backoff = ExponentialBackoff(NEWER_FORMAT_SECONDS, self._shared.broker.limits.longest_lease)
+            delay = backoff.seconds(delivery.receives)
             logger.warning(
                 "%s: message %s given back for %.0f s: %s", self.task.name, delivery.id, delay, error
             )

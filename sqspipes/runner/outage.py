@@ -10,20 +10,16 @@ from contextlib import contextmanager
 
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.support import clocks, lines
+from sqspipes.support.backoff import ExponentialBackoff
 
 logger = lines.logger(__name__)
 
-#: Seconds: the first and the longest pause between tries, exponential with full jitter in between.
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 20.0
+#: The pauses between tries, left to chance altogether.
+BACKOFF = ExponentialBackoff(0.1, 20.0, jitter=1.0)
 
 #: Seconds without any answer after which the next one ends the pauses of all who wait: the broker was away, not
 #: busy. They begin again within so many seconds of it, each at its own chance.
 AWAY_SECONDS, RETURN_SECONDS = 2.0, 0.5
-
-
-def pause(tries: int) -> float:
-    """Return the seconds to wait after so many failed tries in a row (1 is the first)."""
-    return random.uniform(0.0, min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(tries, 16)))
 
 
 def pause_after_return() -> float:
@@ -87,7 +83,7 @@ class Outage:
         if tries > 1:
             with self._lock:
                 self._note(party, error)
-        return pause(tries)
+        return BACKOFF.seconds(tries)
 
     def on_return(self, resume: Callable[[], None]) -> None:
         """Have ``resume`` called when the broker answers after it was away: nobody need wait out a pause then."""

@@ -28,7 +28,7 @@ from sqspipes.runner.settler import Settler
 from sqspipes.runner.shared import Shared
 from sqspipes.runner.source import Source
 from sqspipes.runner.stream import Stream
-from sqspipes.runner.summary import Summary
+from sqspipes.runner.summary import Counts, Summary
 from sqspipes.support import clocks, lines
 from sqspipes.tasks.plan import Plan, RunPlan, described
 
@@ -197,12 +197,7 @@ class Run(Background):
     def _summed(self, tasks: Collection[str]) -> Summary:
         counts = [d.counts for name, d in self._dispatchers.items() if name in tasks]
         counts += [source.counts for source in self._sources if source.task in tasks]
-        return Summary(
-            reason=self._reason_or(self._reason),
-            done=sum(count.done for count in counts),
-            failed=sum(count.failed for count in counts),
-            dead=sum(count.dead for count in counts),
-        )
+        return sum(counts, Counts()).summary(self._reason_or(self._reason))
 
     @property
     def outage(self) -> str | None:
@@ -363,10 +358,7 @@ class Run(Background):
         if not settled:
             logger.warning("not everything could be settled in time: what is left comes back after its lease")
         summary = self.summary
-        logger.info(
-            "%s: %s, %d calls done, %d failed, %d dead letters",
-            self._domain, summary.reason, summary.done, summary.failed, summary.dead,
-        )  # fmt: skip
+        logger.info("%s: %s, %s", self._domain, summary.reason, Counts.of(summary))
 
     def _wait_for_calls(self, deadline: float) -> None:
         """Wait for running calls, until ``deadline`` or until told to hurry."""

@@ -16,15 +16,6 @@ from sqspipes.runner.stream import Stream
 
 
 @dataclass(slots=True)
-class Counts:
-    """What one task did in this run: calls that succeeded, failed attempts, dead letters."""
-
-    done: int = 0
-    failed: int = 0
-    dead: int = 0
-
-
-@dataclass(slots=True)
 class Shared:
     """The parts that the dispatchers of one run share."""
 

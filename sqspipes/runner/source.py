@@ -20,8 +20,9 @@ from sqspipes.runner.held import Origin
 from sqspipes.runner.overdue import Overdue
 from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.settler import Abandoned
-from sqspipes.runner.shared import Counts
+from sqspipes.runner.summary import Counts
 from sqspipes.support import clocks, lines
+from sqspipes.support.backoff import ExponentialBackoff
 from sqspipes.support.checks import checked_int
 from sqspipes.support.forked import OVER, called
 from sqspipes.tasks.plan import Plan
@@ -30,7 +31,7 @@ from sqspipes.tasks.results import Output, Retry, TaskCallback, ends_line
 logger = lines.logger(__name__)
 
 #: Seconds of the pause after a source returned nothing: the first, doubling to the longest.
-FIRST_IDLE_PAUSE, LONGEST_IDLE_PAUSE = 0.1, 5.0
+IDLE_BACKOFF = ExponentialBackoff(0.1, 5.0)
 
 
 class Source:
@@ -68,7 +69,7 @@ class Source:
         self._paused = False
         self._due = clocks.monotonic()
         self._not_before = 0.0
-        self._idle_pause = 0.0
+        self._idle_calls = 0
         self._failures = 0
         self._running: dict[int, float] = {}  # threads in a call, and since when, the oldest first
         self._overdue = Overdue(plan.task.name, plan.task.lease, lambda thread: "(a source)")
@@ -221,12 +222,12 @@ class Source:
             self.counts.done += 1
             self._failures = 0
             if not empty:
-                self._idle_pause = self._not_before = 0.0
+                self._idle_calls, self._not_before = 0, 0.0
             elif self._drain:
                 self._stopped = True
             else:
-                self._idle_pause = min(LONGEST_IDLE_PAUSE, max(FIRST_IDLE_PAUSE, self._idle_pause * 2))
-                self._not_before = clocks.monotonic() + self._idle_pause
+                self._idle_calls += 1
+                self._not_before = clocks.monotonic() + IDLE_BACKOFF.seconds(self._idle_calls)
             self._changed.notify_all()
 
     def _failed(self, error: BaseException) -> None:

@@ -1,8 +1,10 @@
-"""Summary: how a run ended."""
+"""Counts: what a run has done so far; Summary: how it ended. A further counter is a field of both, here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,3 +21,29 @@ class Summary:
     done: int
     failed: int
     dead: int
+
+
+@dataclass(slots=True)
+class Counts:
+    """What tasks, runs or processes did; ``+`` merges two, and the text is what the log says at the end."""
+
+    done: int = field(default=0, metadata={"said": "calls done"})
+    failed: int = field(default=0, metadata={"said": "failed"})
+    dead: int = field(default=0, metadata={"said": "dead letters"})
+
+    @classmethod
+    def of(cls, told: Any) -> Counts:
+        """Return the counts in what a process told, or in a summary."""
+        has = told if isinstance(told, Mapping) else asdict(told)
+        return cls(**{counter.name: has[counter.name] for counter in fields(cls)})
+
+    def __add__(self, other: Counts) -> Counts:
+        names = [counter.name for counter in fields(self)]
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    def __str__(self) -> str:
+        return ", ".join(f"{getattr(self, each.name)} {each.metadata['said']}" for each in fields(self))
+
+    def summary(self, reason: str) -> Summary:
+        """Return the summary of a run that has done this."""
+        return Summary(reason, **asdict(self))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,8 +12,11 @@ from sqspipes.defaults import BATCH_WAIT, FIRST_BACKOFF, LEASE, LONGEST_BACKOFF,
 from sqspipes.errors import OptionError, SignatureError
 from sqspipes.messages import queue_names
 from sqspipes.support import checks
+from sqspipes.support.backoff import ExponentialBackoff
 from sqspipes.support.forked import called
 from sqspipes.tasks import callables
+
+_BACKOFF = ExponentialBackoff(FIRST_BACKOFF, LONGEST_BACKOFF, jitter=0.5)
 
 Interval = float | Callable[[], float]
 Backoff = float | Callable[[int, BaseException], float] | None
@@ -125,8 +127,7 @@ class Task:
     def delay(self, attempt: int, error: BaseException) -> float:
         """Return the seconds until the call is repeated after its ``attempt``-th failure (1 is the first)."""
         if self.backoff is None:
-            full = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(attempt - 1, 16))
-            return random.uniform(full / 2, full)
+            return _BACKOFF.seconds(attempt)
         seconds = called(self.backoff, attempt, error) if callable(self.backoff) else self.backoff
         return checks.capped_seconds(f"task {self.name!r}: backoff", seconds)
 

@@ -23,6 +23,7 @@ from sqspipes.runner.batcher import (
     Item,
 )
 from sqspipes.runner.outage import Outage
+from sqspipes.support.backoff import ExponentialBackoff
 
 #: Seconds after which a test that waits for a thread fails.
 PATIENCE = 10.0
@@ -38,8 +39,7 @@ LIMITS = Limits(requests_in_flight=2)
 def short_pauses() -> Iterator[None]:
     """Tries follow one another within a millisecond."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outage, "FIRST_PAUSE", 0.0001)
-        patch.setattr(outage, "LONGEST_PAUSE", 0.001)
+        patch.setattr(outage, "BACKOFF", ExponentialBackoff(0.0002, 0.001, jitter=1.0))
         yield
 
 
@@ -340,8 +340,7 @@ def test_pause_ends_when_the_broker_answers_after_it_was_away() -> None:
     queue, way = Queue(plan=deque([None])), Outage("queue")
     batcher = Batcher("send queue", queue.request, queue.answer, queue.died, way, LIMITS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outage, "FIRST_PAUSE", 1000 * FOR_EVER)
-        patch.setattr(outage, "LONGEST_PAUSE", 1000 * FOR_EVER)
+        patch.setattr(outage, "BACKOFF", ExponentialBackoff(1000 * FOR_EVER, 1000 * FOR_EVER, jitter=1.0))
         patch.setattr(outage, "AWAY_SECONDS", -1.0)
         way.failed("receive other", BrokerUnavailableError("down"), 2)
         batcher.add(Item("one"))
@@ -357,8 +356,7 @@ def test_close_does_not_wait_for_the_end_of_a_pause() -> None:
     queue = Queue(plan=deque([None]))
     batcher = queue.batcher()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(outage, "FIRST_PAUSE", 1000 * FOR_EVER)
-        patch.setattr(outage, "LONGEST_PAUSE", 1000 * FOR_EVER)
+        patch.setattr(outage, "BACKOFF", ExponentialBackoff(1000 * FOR_EVER, 1000 * FOR_EVER, jitter=1.0))
         batcher.add(Item("one"))
         queue.wait_for_requests(1)
         assert batcher.close(soon())

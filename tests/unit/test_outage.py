@@ -13,11 +13,9 @@ from hypothesis import strategies as st
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.outage import (
     AWAY_SECONDS,
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
+    BACKOFF,
     RETURN_SECONDS,
     Outage,
-    pause,
     pause_after_return,
 )
 
@@ -87,14 +85,14 @@ def test_error_is_the_newest_one() -> None:
 
 @given(st.integers(1, 10**9))
 def test_pause_grows_to_a_cap(tries: int) -> None:
-    most = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(tries, 60))
-    assert 0.0 <= pause(tries) <= most
+    most = min(20.0, 0.05 * 2 ** min(tries, 60))
+    assert 0.0 <= BACKOFF.seconds(tries) <= most
 
 
 @pytest.mark.parametrize("tries", [1, 2, 3, 5, 9, 50])
 def test_pause_has_full_jitter(tries: int) -> None:
-    most = min(LONGEST_PAUSE, FIRST_PAUSE * 2**tries)
-    pauses = [pause(tries) for _ in range(4000)]
+    most = min(20.0, 0.05 * 2**tries)
+    pauses = [BACKOFF.seconds(tries) for _ in range(4000)]
     assert 0.0 <= min(pauses) < 0.02 * most
     assert 0.98 * most < max(pauses) <= most
     quarters = statistics.quantiles(pauses, n=4)

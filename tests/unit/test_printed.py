@@ -5,12 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 
 import pytest
 
 from sqspipes.processes.printed import SIZE, Printed
-from sqspipes.processes.tally import Tally
-from sqspipes.runner.summary import Summary
+from sqspipes.processes.tally import Tally, counts_of
+from sqspipes.runner.summary import Counts, Summary
 
 
 class Screen:
@@ -69,12 +70,17 @@ def test_screen_that_fails_holds_up_no_process() -> None:
 # Sums
 
 
+def told(**tasks: tuple[int, int, int]) -> dict[str, dict[str, int]]:
+    """Return counts as a process tells them."""
+    return counts_of({task: Summary("", *counts) for task, counts in tasks.items()})
+
+
 @pytest.fixture
 def tally() -> Tally:
     """Sums of two tasks, and two processes that have told theirs."""
     made = Tally(["first", "second"])
-    made.tell(1, {"first": (5, 1, 0), "second": (3, 0, 1)})
-    made.tell(2, {"first": (7, 0, 0)})
+    made.tell(1, told(first=(5, 1, 0), second=(3, 0, 1)))
+    made.tell(2, told(first=(7, 0, 0)))
     return made
 
 
@@ -91,14 +97,14 @@ def test_counts_of_all_processes_are_summed(tally: Tally) -> None:
 
 
 def test_what_a_process_tells_later_is_in_place_of_what_it_told(tally: Tally) -> None:
-    tally.tell(1, {"first": (6, 1, 0), "second": (3, 0, 1)})
+    tally.tell(1, told(first=(6, 1, 0), second=(3, 0, 1)))
     assert sums(tally) == {"first": (13, 1, 0), "second": (3, 0, 1)}
 
 
 def test_what_a_process_told_is_kept_when_another_takes_its_place(tally: Tally) -> None:
     tally.bury(1)
     assert sums(tally) == {"first": (12, 1, 0), "second": (3, 0, 1)}
-    tally.tell(1, {"first": (1, 0, 0), "second": (0, 0, 0)})
+    tally.tell(1, told(first=(1, 0, 0), second=(0, 0, 0)))
     tally.bury(1)
     tally.bury(1)
     assert sums(tally) == {"first": (13, 1, 0), "second": (3, 0, 1)}
@@ -106,3 +112,14 @@ def test_what_a_process_told_is_kept_when_another_takes_its_place(tally: Tally) 
 
 def test_task_of_which_nobody_told_has_nothing() -> None:
     assert sums(Tally(["first"])) == {"first": (0, 0, 0)}
+
+
+def test_each_counter_is_added_told_and_printed() -> None:
+    names = [counter.name for counter in fields(Counts)]
+    one = Counts(**{name: 2**place for place, name in enumerate(names)})
+    both = one + Counts.of(one.summary("drained"))
+    assert {name: getattr(both, name) for name in names} == {
+        name: 2 ** (p + 1) for p, name in enumerate(names)
+    }
+    assert [each.name for each in fields(Summary)] == ["reason", *names]
+    assert str(one) == "1 calls done, 2 failed, 4 dead letters"

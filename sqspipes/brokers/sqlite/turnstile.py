@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.support import clocks
+from sqspipes.support.backoff import ExponentialBackoff
 
 if sys.platform != "win32":
     import fcntl
@@ -20,7 +21,7 @@ LONGEST_TURN = 1.0
 
 #: Seconds between two looks at a lock that is taken, at first and in the end. The kernel would wake a waiting process
 #: sooner, but not give up.
-_FIRST_PAUSE, _LAST_PAUSE = 0.00005, 0.002
+_PAUSES = ExponentialBackoff(0.00005, 0.002, factor=1.2)
 
 
 class Turnstile:
@@ -106,7 +107,7 @@ class Turnstile:
 
     def _take(self, descriptor: int, name: str, deadline: float) -> None:
         if sys.platform != "win32":
-            pause, nobody = _FIRST_PAUSE, threading.Event()
+            tries, nobody = 0, threading.Event()
             while True:
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -116,5 +117,5 @@ class Turnstile:
                         raise BrokerUnavailableError(
                             f"{self._path}-{name} was held by another process for {LONGEST_TURN:g} s"
                         ) from None
-                nobody.wait(pause)
-                pause = min(_LAST_PAUSE, pause * 1.2)
+                tries += 1
+                nobody.wait(_PAUSES.seconds(tries))

@@ -70,8 +70,8 @@ class Mortal(SqliteBroker):
         store: Store = self._opened()
         write = type(store).write
 
-        def doomed(work: Callable[[Any], Any]) -> Any:
-            return write(store, lambda transaction: (work(transaction), passing(action, "in"))[0])
+        def doomed(work: Callable[[Any], Any], *further: Any) -> Any:
+            return write(store, lambda transaction: (work(transaction), passing(action, "in"))[0], *further)
 
         store.write = doomed  # type: ignore[method-assign]
         try:
