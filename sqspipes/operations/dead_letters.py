@@ -12,7 +12,7 @@ from sqspipes.errors import CodecError
 from sqspipes.messages.body import decode, encode, foreign, redriven
 from sqspipes.messages.ids import derived, redrive_id
 from sqspipes.messages.message import Death, Delivery, Message
-from sqspipes.operations.dead_letter_queue import Look
+from sqspipes.operations.receiving import Look
 from sqspipes.support import lines
 from sqspipes.tasks.task import Task
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from sqspipes.brokers.base import LIST, Broker, Kind, list_key
-from sqspipes.defaults import LONGEST_NAME, TIMEOUT
-from sqspipes.errors import BrokerUnavailableError, DecodingError, NewerFormatError, OptionError
+from sqspipes.brokers.base import LIST, Broker, list_key
+from sqspipes.defaults import LONGEST_NAME
+from sqspipes.errors import DecodingError, NewerFormatError, OptionError
 from sqspipes.messages import queue_names
 from sqspipes.messages.body import decode
-from sqspipes.messages.message import Delivery
-from sqspipes.operations.patience import patiently
+from sqspipes.operations.receiving import Look
 from sqspipes.support import checks, clocks
 from sqspipes.tasks.plan import Plan, RunPlan
 from sqspipes.tasks.task import Task
@@ -86,48 +83,22 @@ def reading(task: Task, stop_timeout: float) -> RunPlan:
 
 def taken(broker: Broker, task: Task, seconds: float | None) -> tuple[Any] | None:
     """Take one result, acknowledged before it is returned, in a tuple; None when there is none in time."""
-    deadline = None if seconds is None else clocks.monotonic() + seconds
-    for delivery in _received(broker, task, deadline):
-        try:
-            value = decode(delivery).value
-        except NewerFormatError:
-            patiently(partial(broker.extend, task.queue(0), [(delivery.receipt, task.lease)]))
-            continue
-        except DecodingError:
-            value = delivery.body
-        if _acknowledged(broker, delivery):
-            return (value,)
-    return None
-
-
-def _received(broker: Broker, task: Task, deadline: float | None) -> Iterator[Delivery]:
-    """Yield deliveries one by one, until the deadline."""
+    longest = broker.limits.longest_wait
+    deadline = math.inf if seconds is None else clocks.monotonic() + seconds
+    look = Look(broker, task.queue(0), endless=True, most=1, lease=task.lease)
     while True:
-        left = broker.limits.longest_wait if deadline is None else max(0.0, deadline - clocks.monotonic())
-        yield from _one(broker, task, min(left, broker.limits.longest_wait))
-        if deadline is not None and clocks.monotonic() >= deadline:
-            return
-
-
-def _one(broker: Broker, task: Task, wait: float) -> list[Delivery]:
-    """Receive one message; asked again after a lost answer, the same one."""
-    attempt = uuid.uuid4().hex
-    return patiently(
-        lambda: broker.receive(task.queue(0), count=1, wait=wait, lease=task.lease, attempt=attempt),
-        TIMEOUT + wait,
-    )
-
-
-def _acknowledged(broker: Broker, delivery: Delivery) -> bool:
-    """Delete a delivery; False when its lease was over, and somebody else may have it."""
-
-    def ask() -> bool:
-        answer = broker.ack(delivery.queue, [delivery.receipt])[0]
-        if answer.kind is Kind.AGAIN:
-            raise BrokerUnavailableError(answer.reason)
-        return answer.kind is Kind.OK
-
-    return patiently(ask)
+        left = max(0.0, deadline - clocks.monotonic())
+        for (delivery,) in look.batches(min(longest, left)):
+            try:
+                value = decode(delivery).value
+            except NewerFormatError:  # others may be able to read it, after its lease
+                break
+            except DecodingError:
+                value = delivery.body
+            if look.delete([delivery]):
+                return (value,)
+        if clocks.monotonic() >= deadline:
+            return None
 
 
 def _itself(value: Any) -> Any:

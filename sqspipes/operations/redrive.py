@@ -15,9 +15,9 @@ from sqspipes.errors import BrokerError, CodecError, QueueMissingError
 from sqspipes.messages import queue_names
 from sqspipes.messages.ids import derived
 from sqspipes.messages.message import Delivery
-from sqspipes.operations.dead_letter_queue import LAST_LOOK_SECONDS, Look
 from sqspipes.operations.dead_letters import Found, read, redrive_entry
 from sqspipes.operations.patience import patiently
+from sqspipes.operations.receiving import LAST_LOOK_SECONDS, Look
 from sqspipes.support import lines
 from sqspipes.tasks.task import Task
 

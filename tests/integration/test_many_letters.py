@@ -18,7 +18,7 @@ from sqspipes.brokers.base import Entry
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.cli.commands.dead import Box
 from sqspipes.messages.message import Delivery
-from sqspipes.operations import dead_letter_queue
+from sqspipes.operations import receiving
 from tests.conftest import AWS, MakeBroker
 from tests.integration.support import PATIENCE, levels, piped, until
 from tests.servers import Forward, Proxy, Reply, Request, error, json_reply
@@ -313,7 +313,7 @@ def test_thousands_of_letters_take_a_receive_and_a_give_back_for_ten(domain: str
         assert letters.whole
         counts = {count["action"]: count["requests"] for count in quick.counts() if count["queue"] == queue}
         # Each of the receives that overlap may be an empty one at the end.
-        assert 500 <= counts.pop("ReceiveMessage") <= 500 + dead_letter_queue.MOST_TOGETHER
+        assert 500 <= counts.pop("ReceiveMessage") <= 500 + receiving.MOST_TOGETHER
         assert counts == {"ChangeMessageVisibilityBatch": 500}
 
 
@@ -332,7 +332,7 @@ def test_listing_keeps_no_letter(domain: str, make_broker: MakeBroker) -> None:
 def test_listing_that_takes_too_long_ends_and_says_so(
     domain: str, make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(dead_letter_queue, "LISTING_SECONDS", 0.2)
+    monkeypatch.setattr(receiving, "LISTING_SECONDS", 0.2)
     broker = make_broker("memory")
     with piped(domain, {"broker": broker}, work) as client:
         bury(client, broker, [body(number) for number in range(25)])
@@ -351,8 +351,8 @@ def test_listing_that_takes_too_long_ends_and_says_so(
 def test_slow_redrive_keeps_its_leases(
     domain: str, make_broker: MakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letter_queue, "LISTING_SECONDS", 10_000.0)
-    monkeypatch.setattr(dead_letter_queue.Look, "is_late", lambda look, deliveries: True)
+    monkeypatch.setattr(receiving, "LISTING_SECONDS", 10_000.0)
+    monkeypatch.setattr(receiving.Look, "is_late", lambda look, deliveries: True)
     broker = make_broker("memory")
     with piped(domain, {"broker": broker}, work) as client:
         bury(client, broker, [body(number, group="one") for number in range(5)])

@@ -1,4 +1,4 @@
-"""Looking: a dead-letter queue is received batch by batch; what is not settled is given back."""
+"""Receiving outside a run: a queue is received batch by batch; what is not settled is given back."""
 
 from __future__ import annotations
 
@@ -46,25 +46,41 @@ class _Hold(NamedTuple):
 
 
 class Look:
-    """One look through a dead-letter queue. Each letter is found once, and held until it is settled or given back.
+    """One look through a queue. Each message is found once, and held until it is settled or given back.
 
-    ``together``: how many receives may overlap. ``endless``: letters are received for as long as there are any, as
-    those that were found are settled soon.
+    ``together``: how many receives may overlap. ``endless``: messages are received for as long as there are any, as
+    those that were found are settled soon. ``most`` is how many one receive takes, ``lease`` for how many seconds
+    they are hidden, ``LISTING_SECONDS`` by default.
     """
 
-    def __init__(self, broker: Broker, queue: str, *, together: int = 1, endless: bool = False) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        queue: str,
+        *,
+        together: int = 1,
+        endless: bool = False,
+        most: int = LETTERS_AT_ONCE,
+        lease: float | None = None,
+    ) -> None:
         self._broker = broker
         self._queue = queue
         self._together = min(together, MOST_TOGETHER)
-        self._deadline = math.inf if endless else clocks.monotonic() + LISTING_SECONDS * LOOKING_PART
+        self._most = min(broker.limits.entries, most)
+        self._lease = LISTING_SECONDS if lease is None else lease
+        self._deadline = math.inf if endless else clocks.monotonic() + self._lease * LOOKING_PART
         self._held: dict[str, _Hold] = {}
         self._seen: set[str] = set()
         self._late = False
         self._cut = False
 
-    def batches(self) -> Iterator[list[Delivery]]:
-        """Yield what the queue hands out until it hands out nothing, or until the time is over."""
-        for batch in self._received():
+    def batches(self, wait: float | None = None) -> Iterator[list[Delivery]]:
+        """Yield what the queue hands out until it hands out nothing, or until the time is over.
+
+        ``wait`` is how many seconds each receive waits for a message: by default as long as it takes the broker to
+        be sure that there is none.
+        """
+        for batch in self._received(wait):
             new = [delivery for delivery in batch if delivery.id not in self._seen]
             self._seen.update(delivery.id for delivery in new)
             groups = Counter(delivery.group for delivery in batch)
@@ -78,19 +94,19 @@ class Look:
 
     def is_late(self, deliveries: Collection[Delivery]) -> bool:
         """Say whether half of the time is over in which some of these letters are certainly held."""
-        soon = clocks.monotonic() + LISTING_SECONDS / 2
+        soon = clocks.monotonic() + self._lease / 2
         return any(self._held[one.id].ends < soon for one in deliveries if self.holds(one))
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
         """Hold letters from now on for a full lease; those that are lost are held no more."""
         began = clocks.monotonic()
         answers = self.ask(
-            lambda some: self._broker.extend(self._queue, [(one.receipt, LISTING_SECONDS) for one in some]),
+            lambda some: self._broker.extend(self._queue, [(one.receipt, self._lease) for one in some]),
             deliveries,
         )
         for delivery, answer in answers:
             if answer.kind is Kind.OK:
-                self._held[delivery.id] = _Hold(delivery.receipt, began + LISTING_SECONDS)
+                self._held[delivery.id] = _Hold(delivery.receipt, began + self._lease)
             else:
                 self._held.pop(delivery.id, None)
 
@@ -140,7 +156,7 @@ class Look:
         Where the broker estimates its counts this does so, too.
         """
         if self._late:
-            return f"after {LISTING_SECONDS * LOOKING_PART:g} s there were still more"
+            return f"after {self._lease * LOOKING_PART:g} s there were still more"
         try:
             depth = patiently(lambda: self._broker.depth(self._queue))
         except CredentialsError:  # no right to count
@@ -188,16 +204,12 @@ class Look:
 
     # Receiving
 
-    @property
-    def _most(self) -> int:
-        return min(self._broker.limits.entries, LETTERS_AT_ONCE)
-
-    def _received(self) -> Iterator[list[Delivery]]:
+    def _received(self, wait: float | None) -> Iterator[list[Delivery]]:
         if self._together > 1:
             yield from self._received_together()
             return
         while not self._is_over():
-            batch = self._receive()
+            batch = self._receive(wait)
             if not batch:
                 return
             yield batch
@@ -228,17 +240,19 @@ class Look:
         self._late = clocks.monotonic() >= self._deadline
         return self._late
 
-    def _receive(self) -> list[Delivery]:
-        """Receive once, and hold what came."""
-        wait = 0.0 if self._broker.limits.exact else LAST_LOOK_SECONDS
+    def _receive(self, wait: float | None = None) -> list[Delivery]:
+        """Receive once, and hold what came; asked again after a lost answer, the same."""
+        if wait is None:
+            wait = 0.0 if self._broker.limits.exact else LAST_LOOK_SECONDS
         attempt, began = uuid.uuid4().hex, clocks.monotonic()
         batch = patiently(
             lambda: self._broker.receive(
-                self._queue, count=self._most, wait=wait, lease=LISTING_SECONDS, attempt=attempt
-            )
+                self._queue, count=self._most, wait=wait, lease=self._lease, attempt=attempt
+            ),
+            TIMEOUT + wait,
         )
         for delivery in batch:
-            self._held[delivery.id] = _Hold(delivery.receipt, began + LISTING_SECONDS)
+            self._held[delivery.id] = _Hold(delivery.receipt, began + self._lease)
         return batch
 
 
