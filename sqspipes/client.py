@@ -45,7 +45,7 @@ from sqspipes.support import checks
 from sqspipes.support.forked import called, yielded
 from sqspipes.tasks import registration
 from sqspipes.tasks.callables import kind_of
-from sqspipes.tasks.pipe import Asked, Pipe, TaskName, checked_priority
+from sqspipes.tasks.pipe import Pipe, RunOptions, TaskName, checked_priority
 from sqspipes.tasks.plan import RunPlan
 from sqspipes.tasks.task import Backoff, Task
 
@@ -386,7 +386,7 @@ class TaskClient:
         all but those that died. An error of one stops all, and is a ``RunError`` with its text and traceback.
         ``prepare`` is called first in each process, to set up its log for instance.
         """
-        asked = Asked(
+        asked = RunOptions(
             task_name,
             args,
             priority,
@@ -458,7 +458,7 @@ class TaskClient:
         With ``processes`` it returns a ``Fleet``, which has the same methods. ``show`` is called then with the lines
         that the processes print, some at a time; without it they print as any process does.
         """
-        asked = Asked(
+        asked = RunOptions(
             task_name,
             args,
             priority,
@@ -474,7 +474,7 @@ class TaskClient:
             raise checks.refuse("show", show, "a callable of lines, with processes")
         return self._made(asked, processes, show).start()
 
-    def _made(self, asked: Asked, processes: int | None, show: Show | None = None) -> Run | Fleet:
+    def _made(self, asked: RunOptions, processes: int | None, show: Show | None = None) -> Run | Fleet:
         """Return a run as it is asked for, in this process or in several, not yet started."""
         prepare: Any = asked.prepare
         if prepare is not None and (processes is None or not callable(prepare) or kind_of(prepare).is_async):
@@ -494,7 +494,7 @@ class TaskClient:
             if run.live:
                 run.stop()
 
-    def _checked(self, asked: Asked, seconds: float = TIMEOUT) -> RunPlan:
+    def _checked(self, asked: RunOptions, seconds: float = TIMEOUT) -> RunPlan:
         """Check all that a run is asked for, make its queues, and return it as a plan."""
         check_place(self._pipe.output, self._broker)
         plan = self._pipe.run_plan(asked, self._stop_timeout)
@@ -510,7 +510,7 @@ class TaskClient:
 
     # Running in several processes
 
-    def _fleet(self, count: Any, asked: Asked, show: Show | None = None) -> Fleet:
+    def _fleet(self, count: Any, asked: RunOptions, show: Show | None = None) -> Fleet:
         """Check that a run can be one of several processes, and return it, not yet started."""
         checks.checked_int("processes", count, 1, MOST_PROCESSES)
         if asked.iterate is not False:
@@ -526,7 +526,7 @@ class TaskClient:
             self._runs.add(fleet)
         return fleet
 
-    def _share(self, asked: Asked, first: bool) -> Run:
+    def _share(self, asked: RunOptions, first: bool) -> Run:
         """Return the run of one of several processes: the first has the whole plan."""
         if asked.prepare is not None:
             called(asked.prepare)
@@ -540,7 +540,7 @@ class TaskClient:
             plan = self._checked(asked, math.inf)
         return self._run(plan if first else plan.beside())
 
-    def _travelling(self, asked: Asked) -> Iterator[tuple[str, Any]]:
+    def _travelling(self, asked: RunOptions) -> Iterator[tuple[str, Any]]:
         """Yield what may be unable to go to another process, with its name."""
         for task in self.tasks:
             for field in fields(task):

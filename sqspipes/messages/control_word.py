@@ -15,17 +15,17 @@ PAUSED, STOP = "sqspipes:paused:", "sqspipes:stop"
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class ControlWord:
     """What the tags say: the paused tasks, each with the time of the command, and the last stop's token."""
 
     paused: Mapping[str, str]
     stop: str | None
 
 
-def read(tags: Mapping[str, str]) -> Word:
+def read(tags: Mapping[str, str]) -> ControlWord:
     """Return what a queue's tags say."""
     paused = {key.removeprefix(PAUSED): since for key, since in tags.items() if key.startswith(PAUSED)}
-    return Word(paused, tags.get(STOP))
+    return ControlWord(paused, tags.get(STOP))
 
 
 def pausing(tasks: Iterable[str]) -> Mapping[str, str | None]:

@@ -45,7 +45,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundLetter:
     """A dead letter with the delivery it came in."""
 
     letter: DeadLetter
@@ -115,7 +115,7 @@ def _listed(broker: Broker, tasks: Sequence[Task], end: _End) -> Generator[DeadL
 # Reading and writing
 
 
-def read(task: Task, delivery: Delivery) -> Found:
+def read(task: Task, delivery: Delivery) -> FoundLetter:
     """Return the letter that a delivery is, whatever its body."""
     unreadable: CodecError | None = None
     try:
@@ -138,10 +138,10 @@ def read(task: Task, delivery: Delivery) -> Found:
         redrives=message.redrives,
         key=derived("key", delivery.id)[:16],
     )
-    return Found(letter, message, delivery)
+    return FoundLetter(letter, message, delivery)
 
 
-def redrive_entry(task: Task, target: Task, found: Found) -> tuple[str, Entry]:
+def redrive_entry(task: Task, target: Task, found: FoundLetter) -> tuple[str, Entry]:
     """Return the queue that a letter goes back to, and what is sent; a body that is not ours goes as it came."""
     message = redriven(found.message)
     id = redrive_id(found.delivery.id)

@@ -96,7 +96,7 @@ class _Patience(Outage):
 
 
 @dataclass(slots=True)
-class _Progress:
+class _PutProgress:
     """What came of the values so far; filled by the batchers' threads.
 
     ``index`` is the first value that is not in the queue, ``beyond`` has those after it that are.
@@ -135,7 +135,7 @@ def send_many(
 
     What comes before a pair that cannot be made is sent. ``linger`` None is the broker's own. Raises ``PutError``.
     """
-    progress = _Progress()
+    progress = _PutProgress()
     seconds = broker.limits.linger if linger is None else linger
     outage = _Patience(broker.url, timeout)
     batchers: dict[str, Batcher] = {}
@@ -173,7 +173,7 @@ def stopped(error: BaseException, index: int = 0, sent: int = 0) -> PutError:
     )
 
 
-def _batcher(broker: Broker, queue: str, outage: Outage, progress: _Progress) -> Batcher:
+def _batcher(broker: Broker, queue: str, outage: Outage, progress: _PutProgress) -> Batcher:
     def request(pairs: Sequence[tuple[int, Entry]]) -> list[Answer]:
         return broker.send(queue, [entry for _, entry in pairs])
 

@@ -15,7 +15,7 @@ from sqspipes.errors import BrokerError, CodecError, QueueMissingError
 from sqspipes.messages import queue_names
 from sqspipes.messages.ids import derived
 from sqspipes.messages.message import Delivery
-from sqspipes.operations.dead_letters import Found, read, redrive_entry
+from sqspipes.operations.dead_letters import FoundLetter, read, redrive_entry
 from sqspipes.operations.patience import patiently
 from sqspipes.operations.receiving import LAST_LOOK_SECONDS, Look
 from sqspipes.support import lines
@@ -53,7 +53,7 @@ def _mend(
     broker: Broker,
     task: Task,
     ids: Collection[str] | None,
-    mend: Callable[[Look, list[Found]], int],
+    mend: Callable[[Look, list[FoundLetter]], int],
 ) -> int:
     """Mend letters, all of them, or some until each id or key is found, as often as it is named.
 
@@ -80,7 +80,7 @@ def _mend(
     return count
 
 
-class _Parcel(NamedTuple):
+class _ReturnedLetter(NamedTuple):
     """A letter on its way back: its delivery, its message's id, where it goes and what is sent."""
 
     delivery: Delivery
@@ -105,7 +105,7 @@ class _Redrive:
     sent: dict[str, int] = field(default_factory=dict)
     bare: bool = False
 
-    def __call__(self, look: Look, found: list[Found]) -> int:
+    def __call__(self, look: Look, found: list[FoundLetter]) -> int:
         """Send a batch and delete what arrived; return how many were deleted."""
         safe: list[Delivery] = []
         count = 0
@@ -123,7 +123,7 @@ class _Redrive:
             raise
         return count + self._delete(look, safe)
 
-    def _parcels(self, found: Iterable[Found]) -> Iterator[_Parcel]:
+    def _parcels(self, found: Iterable[FoundLetter]) -> Iterator[_ReturnedLetter]:
         for one in found:
             if self._died_again(one):
                 continue
@@ -137,9 +137,9 @@ class _Redrive:
             if entry.size > most:
                 self._tell_refused(id, f"it has {entry.size:,} bytes, queue {queue} takes {most:,}")
                 continue
-            yield _Parcel(one.delivery, id, queue, entry)
+            yield _ReturnedLetter(one.delivery, id, queue, entry)
 
-    def _died_again(self, found: Found) -> bool:
+    def _died_again(self, found: FoundLetter) -> bool:
         """Say whether a letter is of a message that went back before, in this redrive; else take note of it."""
         message, delivery = found.message, found.delivery
         if self.bare and delivery.sent > self.began:
@@ -153,9 +153,9 @@ class _Redrive:
             self.bare |= message.raw is not None or message.id == delivery.id
         return again
 
-    def _send(self, look: Look, parcels: Sequence[_Parcel], safe: list[Delivery]) -> None:
+    def _send(self, look: Look, parcels: Sequence[_ReturnedLetter], safe: list[Delivery]) -> None:
         """Send one request, and add to ``safe`` what has arrived, also when that fails in part."""
-        answers: list[tuple[_Parcel, Answer]] = []
+        answers: list[tuple[_ReturnedLetter, Answer]] = []
         try:
             look.ask(
                 lambda some: self.broker.send(some[0].queue, [one.entry for one in some]),
@@ -189,12 +189,12 @@ class _Redrive:
         logger.warning("dead letter %s of %s was refused, and stays: %s", id, self.task.name, reason)
 
 
-def _requests(parcels: Iterable[_Parcel], limits: Limits) -> list[list[_Parcel]]:
+def _requests(parcels: Iterable[_ReturnedLetter], limits: Limits) -> list[list[_ReturnedLetter]]:
     """Return parcels as requests: each for one queue and with one message of a group, in their order.
 
     Entries of a request fail one by one, and nothing could repair an overtaking.
     """
-    requests: list[list[_Parcel]] = []
+    requests: list[list[_ReturnedLetter]] = []
     last: dict[tuple[str, str], int] = {}
     for parcel in parcels:
         key = parcel.queue, parcel.entry.group
@@ -207,6 +207,6 @@ def _requests(parcels: Iterable[_Parcel], limits: Limits) -> list[list[_Parcel]]
     return requests
 
 
-def _fits(parcel: _Parcel, request: list[_Parcel], limits: Limits) -> bool:
+def _fits(parcel: _ReturnedLetter, request: list[_ReturnedLetter], limits: Limits) -> bool:
     size = sum(one.entry.size for one in request) + parcel.entry.size
     return request[0].queue == parcel.queue and len(request) < limits.entries and size <= limits.request_bytes

@@ -14,7 +14,7 @@ from sqspipes.operations.caller import Caller
 from sqspipes.runner import calls, current
 from sqspipes.runner.executor import Emission
 from sqspipes.runner.held import Held, Origin
-from sqspipes.runner.leases import Clock
+from sqspipes.runner.leases import LeaseClock
 from sqspipes.tasks.pipe import Pipe
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.task import Task
@@ -25,7 +25,7 @@ class Trial:
 
     def __init__(self, pipe: Pipe) -> None:
         self._pipe = pipe
-        self._clock = Clock()
+        self._clock = LeaseClock()
         self._caller = Caller()
         self._waiting: deque[tuple[Task, Message, str]] = deque()
         self._task: Task | None = None  # the one that is being called

@@ -50,7 +50,7 @@ def main(link: Connection, parcel: bytes, first: bool, printed: Sequence[Connect
 
     ``printed`` are the ends of the pipe through which the parent wants to hear what this process prints.
     """
-    part, word = "start", _Word(link)
+    part, word = "start", _ParentLink(link)
     diverted = Diverted(*printed) if printed else None
     try:
         client, asked = _unpacked(parcel)
@@ -82,7 +82,7 @@ def _described(part: str, error: BaseException) -> Mapping[str, str]:
     }
 
 
-class _Word:
+class _ParentLink:
     """What this process says, from any thread: with every word go the counts of its run, once there is one."""
 
     def __init__(self, link: Connection) -> None:
@@ -104,7 +104,7 @@ class _Stops:
     The parent hears what the terminal or a service manager sends to all processes, and passes it on.
     """
 
-    def __init__(self, run: Run, link: Connection, word: _Word, diverted: Diverted | None) -> None:
+    def __init__(self, run: Run, link: Connection, word: _ParentLink, diverted: Diverted | None) -> None:
         self._run = run
         self._link = link
         self._word = word

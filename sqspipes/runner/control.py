@@ -11,7 +11,7 @@ from typing import Protocol
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import BrokerError, BrokerUnavailableError
 from sqspipes.messages import control_word
-from sqspipes.messages.control_word import Word
+from sqspipes.messages.control_word import ControlWord
 from sqspipes.support import lines
 
 logger = lines.logger(__name__)
@@ -117,7 +117,7 @@ class Control:
         self._told, self._failures = False, 0
         self._obey(found)
 
-    def _obey(self, found: Word) -> None:
+    def _obey(self, found: ControlWord) -> None:
         for part in self._parts:
             paused = part.task in found.paused
             if part.pause(paused):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from sqspipes.errors import NoMessageError
 from sqspipes.runner.held import Held
-from sqspipes.runner.leases import Clock
+from sqspipes.runner.leases import LeaseClock
 
-_current: ContextVar[tuple[Held, Clock] | None] = ContextVar("sqspipes_message", default=None)
+_current: ContextVar[tuple[Held, LeaseClock] | None] = ContextVar("sqspipes_message", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,11 @@ def current_message() -> CurrentMessage:
     )
 
 
-def begin(held: Held, clock: Clock) -> Token[tuple[Held, Clock] | None]:
+def begin(held: Held, clock: LeaseClock) -> Token[tuple[Held, LeaseClock] | None]:
     """Let ``current_message`` return this one in the calling thread, or asyncio task, until the ``end``."""
     return _current.set((held, clock))
 
 
-def end(token: Token[tuple[Held, Clock] | None]) -> None:
+def end(token: Token[tuple[Held, LeaseClock] | None]) -> None:
     """Let ``current_message`` return what it did before the ``begin``."""
     _current.reset(token)

@@ -14,7 +14,7 @@ from sqspipes.errors import BrokerUnavailableError
 from sqspipes.messages.message import Delivery
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.lanes import SHARE_OF_HIGHER
-from sqspipes.runner.leases import Clock
+from sqspipes.runner.leases import LeaseClock
 from sqspipes.runner.outage import Outage, pause_after_return
 from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED, Arrivals
 from sqspipes.support import clocks
@@ -81,7 +81,7 @@ class Intake:
         levels: list[int],
         broker: Broker,
         outage: Outage,
-        clock: Clock,
+        clock: LeaseClock,
         ended: Callable[[], None],
         died: Callable[[str, BaseException], None],
     ) -> None:

@@ -22,7 +22,7 @@ SHORTEST_EXTEND = 1.0
 MOST_STALE = 1_000
 
 
-class Clock:
+class LeaseClock:
     """Seconds since the run began, those included for which the machine was suspended; no wall clock moves them."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Leases:
     ``longest`` is the broker's longest lease, ``tick`` is told when each lease is to be extended.
     """
 
-    def __init__(self, clock: Clock, longest: float, tick: Callable[[float], None]) -> None:
+    def __init__(self, clock: LeaseClock, longest: float, tick: Callable[[float], None]) -> None:
         self.clock = clock
         self._longest = longest
         self._tick = tick

@@ -27,7 +27,7 @@ def pause_after_return() -> float:
     return random.uniform(0.0, RETURN_SECONDS)
 
 
-class _Asked:
+class _OpenRequest:
     """A request under way; ``silent`` once it has had no answer for longer than any takes."""
 
     __slots__ = ("due", "party", "silent", "since")
@@ -57,7 +57,7 @@ class Outage:
         self._longest_answer = longest_answer
         self._lock = threading.Lock()
         self._failing: set[str] = set()
-        self._asked: set[_Asked] = set()
+        self._asked: set[_OpenRequest] = set()
         self._failures = 0
         self._since = 0.0
         self._answered = clock()
@@ -68,7 +68,7 @@ class Outage:
     def asking(self, party: str) -> Iterator[None]:
         """Watch a request, from here to the end of the block."""
         now = self._clock()
-        asked = _Asked(party, now, now + self._longest_answer)
+        asked = _OpenRequest(party, now, now + self._longest_answer)
         with self._lock:
             self._asked.add(asked)
         try:

@@ -21,7 +21,7 @@ from sqspipes.runner.gate import Gate
 from sqspipes.runner.held import Held
 from sqspipes.runner.intake import Intake
 from sqspipes.runner.keeper import Keeper
-from sqspipes.runner.leases import Clock, Leases
+from sqspipes.runner.leases import LeaseClock, Leases
 from sqspipes.runner.outage import Outage
 from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.settler import Settler
@@ -77,7 +77,7 @@ class Run(Background):
         self._build()
 
     def _build(self) -> None:
-        leases = Leases(Clock(), self._broker.limits.longest_lease, lambda due: self._keeper.tick(due))
+        leases = Leases(LeaseClock(), self._broker.limits.longest_lease, lambda due: self._keeper.tick(due))
         self._settler = Settler(
             self._broker,
             leases,

@@ -15,21 +15,21 @@ from sqspipes.tasks.step import StepCall
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class CallableKind:
     """What a callable is: ``async def`` or not, a generator function or not."""
 
     is_async: bool
     yields: bool
 
 
-def kind_of(function: Any) -> Kind:
+def kind_of(function: Any) -> CallableKind:
     """Return what a callable is; an object with an async ``__call__`` is async."""
     while isinstance(function, partial):
         function = function.func
     if isinstance(function, StepCall):
-        return Kind(isinstance(function, AsyncStepCall), function.yields)
+        return CallableKind(isinstance(function, AsyncStepCall), function.yields)
     both = (function, getattr(function, "__call__", None))  # noqa: B004 - is it callable is not the question
-    return Kind(
+    return CallableKind(
         is_async=any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in both),
         yields=any(inspect.isgeneratorfunction(one) or inspect.isasyncgenfunction(one) for one in both),
     )

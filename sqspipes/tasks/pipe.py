@@ -1,4 +1,4 @@
-"""Asked: what ``run`` and ``start`` are asked for, checked and made into the plan of a run."""
+"""Pipe: a client's tasks, and what ``run`` and ``start`` are asked for, checked and made into the plan of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TaskName = str | int
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RunOptions:
     """The arguments of ``run``, as they were given."""
 
     task_name: TaskName | Sequence[TaskName] | None
@@ -90,7 +90,7 @@ class Pipe:
             json_default=self.json_default,
         )
 
-    def run_plan(self, asked: Asked, stop_timeout: float) -> RunPlan:
+    def run_plan(self, asked: RunOptions, stop_timeout: float) -> RunPlan:
         """Check all that a run is asked for, and return it as a plan."""
         chosen = self._with_changes(self._chosen(asked.task_name), asked)
         if not callable(asked.priority):
@@ -124,7 +124,7 @@ class Pipe:
         return chosen
 
     @staticmethod
-    def _with_changes(chosen: list[Task], asked: Asked) -> list[Task]:
+    def _with_changes(chosen: list[Task], asked: RunOptions) -> list[Task]:
         changes: Mapping[str, Any] = {}
         if asked.args is not None:
             if len(chosen) > 1:

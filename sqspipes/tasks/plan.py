@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqspipes.tasks.callables import Kind, kind_of
+from sqspipes.tasks.callables import CallableKind, kind_of
 from sqspipes.tasks.step import StepCall
 from sqspipes.tasks.task import Task
 
@@ -27,7 +27,7 @@ class Plan:
     tasks: Mapping[str, Task]
     ignore_none: bool
     json_default: Callable[[Any], Any] | None
-    kind: Kind = field(init=False)
+    kind: CallableKind = field(init=False)
     step: StepCall | None = field(init=False)
 
     def __post_init__(self) -> None:

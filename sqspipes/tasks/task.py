@@ -57,7 +57,7 @@ class Task:
     strict: bool = False
     linger: float | None = None
     is_source: bool = field(init=False)
-    kind: callables.Kind | None = field(init=False)
+    kind: callables.CallableKind | None = field(init=False)
     misfit: str | None = field(init=False)
     queues: tuple[str, ...] = field(init=False)
     dead_queue: str = field(init=False)

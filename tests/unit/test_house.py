@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +109,13 @@ def test_lowest_versions_that_are_allowed_are_tested() -> None:
     tested = dict(re.findall(r"^(\w+)==([\d.]+)$", tox["testenv:floors"]["deps"], re.MULTILINE))
     for name, floor in re.findall(r'"(\w+)>=([\d.]+)"', (repository / "setup.py").read_text()):
         assert re.fullmatch(rf"{re.escape(floor)}(\.0)*", tested[name]), name
+
+
+def test_no_two_classes_have_one_name() -> None:
+    names = Counter(
+        node.name.lstrip("_")
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []

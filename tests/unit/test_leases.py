@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqspipes.runner.held import Held
-from sqspipes.runner.leases import MOST_STALE, REMEMBERED_SECONDS, Clock, Leases
+from sqspipes.runner.leases import MOST_STALE, REMEMBERED_SECONDS, LeaseClock, Leases
 from sqspipes.support import clocks
 from tests.builders import delivery_of, held_of
 
@@ -15,7 +15,7 @@ LONGEST = 43_200.0
 LEASE = 60.0
 
 
-class Hands(Clock):
+class Hands(LeaseClock):
     """A clock that is set by hand."""
 
     def __init__(self) -> None:
@@ -213,13 +213,13 @@ def test_every_lease_that_is_held_is_due_before_it_ends(steps: list[tuple[str, i
 
 
 def test_clock_goes_forward_with_the_machine() -> None:
-    clock = Clock()
+    clock = LeaseClock()
     first = clock.now()
     assert 0.0 <= first <= clock.now() < 60.0
 
 
 def test_clock_counts_a_suspended_machines_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, boottime = Clock(), clocks.boottime
+    clock, boottime = LeaseClock(), clocks.boottime
     monkeypatch.setattr(clocks, "boottime", lambda: boottime() + 3_600.0)
     assert 3_600.0 <= clock.now() < 3_660.0
 

@@ -13,7 +13,7 @@ import pytest
 
 from sqspipes import TaskClient
 from sqspipes.defaults import LONGEST_LINGER
-from sqspipes.tasks.pipe import Asked
+from sqspipes.tasks.pipe import RunOptions
 from tests.integration.support import PATIENCE, until
 from tests.unit.passing import Passing
 
@@ -143,7 +143,7 @@ def test_run_that_drains_goes_on_filling_requests_while_there_is_something_to_ca
 def test_run_beside_one_that_drains_lets_nothing_linger_either(broker: Passing, requests: Requests) -> None:
     client = pipe(broker, linger=LONGEST_LINGER)
     client.put("alone")
-    plan = client._checked(Asked(None, None, 0, False, None, None, None, True)).beside()
+    plan = client._checked(RunOptions(None, None, 0, False, None, None, None, True)).beside()
     began = time.monotonic()
     with client._run(plan).start():
         until(lambda: acknowledged(requests, "two") == 1)

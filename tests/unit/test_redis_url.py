@@ -12,7 +12,7 @@ import pytest
 from sqspipes import TaskClient
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.redis import RedisBroker
-from sqspipes.brokers.redis.url import Place, parse
+from sqspipes.brokers.redis.url import RedisPlace, parse
 from sqspipes.errors import OptionError
 from sqspipes.support.urls import shown
 
@@ -20,13 +20,13 @@ _ROOT = Path(__file__).parents[2]
 
 
 def test_url_says_where_the_server_is() -> None:
-    assert parse("redis://me:pass%40word@example.org:6380/3?prefix=mine") == Place(
+    assert parse("redis://me:pass%40word@example.org:6380/3?prefix=mine") == RedisPlace(
         host="example.org", port=6380, db=3, user="me", password="pass@word", prefix="mine"
     )
 
 
 def test_port_database_and_prefix_may_be_left_out() -> None:
-    assert parse("redis://localhost") == Place(host="localhost", port=6379, db=0, prefix="sqspipes")
+    assert parse("redis://localhost") == RedisPlace(host="localhost", port=6379, db=0, prefix="sqspipes")
 
 
 def test_rediss_takes_the_files_of_tls() -> None:

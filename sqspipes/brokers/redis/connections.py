@@ -16,7 +16,7 @@ from redis.connection import Connection, SSLConnection
 
 from sqspipes.brokers.redis.errors import WrongFileError, refuses_writes
 from sqspipes.brokers.redis.scripts import Script
-from sqspipes.brokers.redis.url import Place
+from sqspipes.brokers.redis.url import RedisPlace
 from sqspipes.errors import BrokerClosedError, BrokerError
 from sqspipes.support import clocks, lines
 
@@ -46,7 +46,7 @@ class Connections:
     used again: what comes next on it may be the late answer to somebody else's question.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: RedisPlace) -> None:
         self.process = os.getpid()
         #: Rises with each interrupt.
         self.interrupts = 0
@@ -220,7 +220,7 @@ class Connections:
         return f"its maxmemory-policy is {self.policy}, it has to be noeviction"
 
 
-def _check_files(place: Place) -> None:
+def _check_files(place: RedisPlace) -> None:
     """Name the file that is wrong, which the error of a connection does not."""
     files = dict(place.files)
     authorities, certificate = files.get("ssl_ca_certs"), files.get("ssl_certfile")

@@ -22,7 +22,7 @@ _FORM = (
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RedisPlace:
     """Where the messages are: a server, one of its databases, and the prefix of every key."""
 
     host: str
@@ -62,7 +62,7 @@ class Place:
         return f"redis{'s' if self.tls else ''}://{user}{host}:{self.port}/{self.db}"
 
 
-def parse(url: str) -> Place:
+def parse(url: str) -> RedisPlace:
     """Return the place that a URL names."""
     parts = split_or_none(url)
     if parts is None or parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.fragment:
@@ -71,7 +71,7 @@ def parse(url: str) -> Place:
     options = _checked_query(url, parts.query, ("prefix", *_FILES) if tls else ("prefix",))
     if "ssl_keyfile" in options and "ssl_certfile" not in options:
         raise OptionError(f"broker is {shown(url)!r}: ssl_keyfile is given without ssl_certfile")
-    return Place(
+    return RedisPlace(
         host=parts.hostname,
         port=6379 if parts.port is None else parts.port,
         db=_checked_database(url, parts.path.strip("/")),

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from sqspipes.brokers.sqlite.errors import translated
 from sqspipes.brokers.sqlite.migrations import check_version, migrate
-from sqspipes.brokers.sqlite.url import Place
+from sqspipes.brokers.sqlite.url import SqlitePlace
 from sqspipes.errors import BrokerError
 
 #: "sqsp": says that a file is ours.
@@ -31,7 +31,7 @@ class ForeignFileError(BrokerError):
     """A file that is not ours: nothing of it was changed."""
 
 
-def check_file(place: Place) -> None:
+def check_file(place: SqlitePlace) -> None:
     """Refuse a file that is not ours, before anything is made beside it; what its log has is seen later."""
     if place.path is None or not os.path.exists(place.path):
         return
@@ -55,7 +55,7 @@ def check_file(place: Place) -> None:
         raise translated(error, place.address) from error
 
 
-def open_database(place: Place) -> tuple[sqlite3.Connection, str]:
+def open_database(place: SqlitePlace) -> tuple[sqlite3.Connection, str]:
     """Open the place, make its tables if it is new, and return the connection and the file's own id.
 
     The caller holds the turnstile.
@@ -76,7 +76,7 @@ def open_database(place: Place) -> tuple[sqlite3.Connection, str]:
         raise
 
 
-def _connected(place: Place) -> sqlite3.Connection:
+def _connected(place: SqlitePlace) -> sqlite3.Connection:
     # The real path: a link's lock files would stand beside the link.
     path = ":memory:" if place.path is None else os.path.realpath(place.path)
     if place.path is not None:
@@ -85,7 +85,7 @@ def _connected(place: Place) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
 
-def _prepared(connection: sqlite3.Connection, place: Place) -> str:
+def _prepared(connection: sqlite3.Connection, place: SqlitePlace) -> str:
     _check_ours(connection, place, _tables(connection))
     connection.execute("PRAGMA journal_mode=WAL").fetchall()
     connection.execute(f"PRAGMA synchronous={place.synchronous}")
@@ -105,7 +105,7 @@ def _prepared(connection: sqlite3.Connection, place: Place) -> str:
     return str(file)
 
 
-def _made(connection: sqlite3.Connection, place: Place) -> None:
+def _made(connection: sqlite3.Connection, place: SqlitePlace) -> None:
     """Make the tables of a new file, and bring those of an older version up to date."""
     if not _check_ours(connection, place, _tables(connection)):
         connection.execute(f"PRAGMA application_id={APPLICATION}")
@@ -117,7 +117,7 @@ def _tables(connection: sqlite3.Connection) -> int:
     return int(tables)
 
 
-def _check_ours(connection: sqlite3.Connection, place: Place, tables: int) -> bool:
+def _check_ours(connection: sqlite3.Connection, place: SqlitePlace, tables: int) -> bool:
     """Say whether the database has our tables; False when it has none, and an error when it has others."""
     ((application,),) = connection.execute("PRAGMA application_id").fetchall()
     ((version,),) = connection.execute("PRAGMA user_version").fetchall()

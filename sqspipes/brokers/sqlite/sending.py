@@ -10,7 +10,7 @@ from sqspipes.brokers.base import Entry
 from sqspipes.brokers.sqlite.transaction import REMEMBERED, Queue, Transaction, rows
 
 
-class Parcel(NamedTuple):
+class StoredEntry(NamedTuple):
     """An entry ready to be stored: its group and its id as the tables know them."""
 
     lane: int
@@ -18,10 +18,10 @@ class Parcel(NamedTuple):
     entry: Entry
 
 
-def parcel(entry: Entry) -> Parcel:
+def parcel(entry: Entry) -> StoredEntry:
     """Return an entry with its hashes: work that needs no connection."""
     text = f"{len(entry.group)}:{entry.group}{entry.id}".encode()
-    return Parcel(lane_of(entry.group), hashlib.blake2b(text, digest_size=16).digest(), entry)
+    return StoredEntry(lane_of(entry.group), hashlib.blake2b(text, digest_size=16).digest(), entry)
 
 
 def lane_of(group: str) -> int:
@@ -29,7 +29,7 @@ def lane_of(group: str) -> int:
     return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-def send(transaction: Transaction, name: str, parcels: Sequence[Parcel]) -> None:
+def send(transaction: Transaction, name: str, parcels: Sequence[StoredEntry]) -> None:
     """Store what is new, in order."""
     queue = transaction.found(name)
     if not parcels:
@@ -42,7 +42,7 @@ def send(transaction: Transaction, name: str, parcels: Sequence[Parcel]) -> None
         transaction.rung.add(name)
 
 
-def _unseen(transaction: Transaction, queue: Queue, numbered: Sequence[tuple[int, Parcel]]) -> set[int]:
+def _unseen(transaction: Transaction, queue: Queue, numbered: Sequence[tuple[int, StoredEntry]]) -> set[int]:
     """Remember the ids, and return the numbers of the parcels whose ids were not known."""
     values: list[object] = []
     for seq, each in numbered:
@@ -54,7 +54,7 @@ def _unseen(transaction: Transaction, queue: Queue, numbered: Sequence[tuple[int
     return {seq for (seq,) in transaction.database.execute(sql, values).fetchall()}
 
 
-def _store(transaction: Transaction, queue: Queue, numbered: Sequence[tuple[int, Parcel]]) -> None:
+def _store(transaction: Transaction, queue: Queue, numbered: Sequence[tuple[int, StoredEntry]]) -> None:
     """Add messages; the first one of a group that had none is its head."""
     values: list[object] = []
     heads: dict[int, int] = {}

@@ -15,7 +15,7 @@ from sqspipes.brokers.sqlite.room import FullError, Room
 from sqspipes.brokers.sqlite.schema import ForeignFileError, check_file, open_database
 from sqspipes.brokers.sqlite.transaction import Transaction
 from sqspipes.brokers.sqlite.turnstile import Turnstile
-from sqspipes.brokers.sqlite.url import Place
+from sqspipes.brokers.sqlite.url import SqlitePlace
 from sqspipes.errors import BrokerClosedError, BrokerError, BrokerUnavailableError
 
 T = TypeVar("T")
@@ -66,7 +66,9 @@ class Store:
     ``_recover`` ends it from there: the leader's exception is its own, the others' requests wait for the next leader.
     """
 
-    def __init__(self, place: Place, clock: Callable[[], float], ring: Callable[[set[str]], None]) -> None:
+    def __init__(
+        self, place: SqlitePlace, clock: Callable[[], float], ring: Callable[[set[str]], None]
+    ) -> None:
         self.process = os.getpid()
         #: Rises with each transaction of this store.
         self.commits = 0

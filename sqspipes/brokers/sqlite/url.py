@@ -16,7 +16,7 @@ _FORMS = "allowed are sqlite:///relative.db, sqlite:////absolute/path.db and mem
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SqlitePlace:
     """Where the messages are: a file, or memory when ``path`` is None."""
 
     path: str | None
@@ -36,7 +36,7 @@ class Place:
         return "memory://" if self.path is None else f"sqlite:///{quote(os.fsencode(self.path))}"
 
 
-def parse(url: str) -> Place:
+def parse(url: str) -> SqlitePlace:
     """Return the place that a URL names, its path made absolute."""
     parts = split_or_none(url)
     if parts is None:
@@ -44,7 +44,7 @@ def parse(url: str) -> Place:
     if parts.scheme == "memory":
         if url != "memory://":
             raise OptionError(f"broker is {shown(url)!r}: a memory:// URL takes no name, path or option")
-        return Place(None)
+        return SqlitePlace(None)
     # Python drops line ends and tabs from a URL, and another file would be opened.
     plain = not any(character < " " or character == "\x7f" for character in url)
     if parts.scheme != "sqlite" or not plain or parts.fragment or url.endswith("#"):
@@ -54,7 +54,7 @@ def parse(url: str) -> Place:
         hint = f", {shown(meant)} for this one" if meant != "sqlite:///" and "@" not in url else ""
         raise OptionError(f"broker is {shown(url)!r}: three slashes come before a path: {_FORMS}{hint}")
     path = os.fsdecode(unquote_to_bytes(parts.path))[1:]
-    return Place(_checked_path(url, path), _checked_query(url, parts.query))
+    return SqlitePlace(_checked_path(url, path), _checked_query(url, parts.query))
 
 
 def _checked_path(url: str, path: str) -> str:

@@ -25,8 +25,8 @@ from sqspipes.brokers.sqs.errors import tells_a_secret, throttles, translated
 from sqspipes.brokers.sqs.lean.exchange import Lean
 from sqspipes.brokers.sqs.lean.wire import ACTIONS, learnt_or_none
 from sqspipes.brokers.sqs.quota import Quota
-from sqspipes.brokers.sqs.transport.answers import Gate
-from sqspipes.brokers.sqs.transport.clock import Clock
+from sqspipes.brokers.sqs.transport.answers import AnswerGate
+from sqspipes.brokers.sqs.transport.clock import ServerClock
 from sqspipes.brokers.sqs.transport.polls import Poll, Polls
 from sqspipes.errors import BrokerClosedError, BrokerError, BrokerUnavailableError
 
@@ -138,9 +138,9 @@ class _Clients:
     process: int
     caller: Any
     polls: Polls
-    gate: Gate
+    gate: AnswerGate
     credentials: Credentials
-    clock: Clock
+    clock: ServerClock
     lean: Lean | None = None
     receiver: Any = None
     #: Whether the server ever answered.
@@ -188,8 +188,8 @@ def _connected(account: Account) -> _Clients:
     """Make this process's clients; nothing is sent to SQS yet."""
     access = Access(account)
     caller = access.client(READ_TIMEOUT)
-    polls, gate, process = Polls(), Gate(), os.getpid()
-    credentials, clock = access.credentials, Clock(access.credentials)
+    polls, gate, process = Polls(), AnswerGate(), os.getpid()
+    credentials, clock = access.credentials, ServerClock(access.credentials)
     credentials.get_frozen_credentials()
     gate.install(caller)
     lean = _lean(access, caller, clock) if account.transport == "lean" else None
@@ -203,7 +203,7 @@ def _connected(account: Account) -> _Clients:
     return _Clients(process, caller, polls, gate, credentials, clock, receiver=receiver)
 
 
-def _lean(access: Access, client: Any, clock: Clock) -> Lean | None:
+def _lean(access: Access, client: Any, clock: ServerClock) -> Lean | None:
     try:
         wire = learnt_or_none(client, access.credentials)
     except ClientError as error:

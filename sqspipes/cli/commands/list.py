@@ -42,7 +42,7 @@ def command(as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
-def _described(found: find.Found) -> dict[str, Any]:
+def _described(found: find.Finding) -> dict[str, Any]:
     described: dict[str, Any] = {"name": found.name, "target": found.target}
     try:
         client = find.client_of(found.target, found.object)

@@ -23,7 +23,7 @@ LONGEST_EVERY = 31_536_000
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Snapshot:
     """A status, and when it was taken (monotonic clock)."""
 
     status: Status
@@ -34,7 +34,7 @@ class Look:
         levels = [level for level in self.status.levels if level.task == task]
         return sum(level.waiting + level.in_flight for level in levels)
 
-    def rate(self, before: Look | None, task: str) -> float | None:
+    def rate(self, before: Snapshot | None, task: str) -> float | None:
         """Return by how many messages a second a task's queues have shrunk."""
         if before is None or self.at <= before.at:
             return None
@@ -75,19 +75,19 @@ def _show(status: Status, domain: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"domain": domain, **asdict(status)}))
     else:
-        tables.show(_rendered(Look(status, time.monotonic()), None), tables.console())
+        tables.show(_rendered(Snapshot(status, time.monotonic()), None), tables.console())
 
 
 def _watch(client: TaskClient, every: float, as_json: bool) -> None:
     """Show looks until an interrupt: in place on a terminal, one below the other elsewhere."""
     console, nothing = tables.console(), threading.Event()
-    before: Look | None = None
+    before: Snapshot | None = None
     live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
     if live is not None:
         live.start()
     try:
         while True:
-            look = Look(client.status(), time.monotonic())
+            look = Snapshot(client.status(), time.monotonic())
             if live is not None:
                 live.update(tables.fitted(_rendered(look, before), console.width), refresh=True)
             elif as_json:
@@ -101,7 +101,7 @@ def _watch(client: TaskClient, every: float, as_json: bool) -> None:
             live.stop()
 
 
-def _rendered(look: Look, before: Look | None) -> RenderableType:
+def _rendered(look: Snapshot, before: Snapshot | None) -> RenderableType:
     parts: list[RenderableType] = [_levels(look, before)]
     if any(level.approximate for level in look.status.levels):
         parts.append("The broker estimates its counts.")
@@ -112,7 +112,7 @@ def _rendered(look: Look, before: Look | None) -> RenderableType:
     return Group(*parts)
 
 
-def _levels(look: Look, before: Look | None) -> Table:
+def _levels(look: Snapshot, before: Snapshot | None) -> Table:
     rates = [] if before is None else ["fewer/s#", "empty in#"]
     paused = look.status.paused
     state = ["state"] if paused else []
@@ -130,7 +130,7 @@ def _levels(look: Look, before: Look | None) -> Table:
     return table
 
 
-def _pace(look: Look, before: Look, task: str) -> list[str]:
+def _pace(look: Snapshot, before: Snapshot, task: str) -> list[str]:
     """Return by how much a task's queues shrink, and when they will be empty if that goes on."""
     rate, held = look.rate(before, task), look.held(task)
     if rate is None:

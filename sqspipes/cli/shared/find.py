@@ -25,7 +25,7 @@ OTHERS = ("__pycache__", "node_modules", "site-packages")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Finding:
     """A client or a pipeline in a file: ``target`` is ``module:attribute``."""
 
     name: str
@@ -45,10 +45,10 @@ class Broken:
 class Findings:
     """What the files below a folder have."""
 
-    found: tuple[Found, ...]
+    found: tuple[Finding, ...]
     broken: tuple[Broken, ...]
 
-    def named(self, name: str) -> Found:
+    def named(self, name: str) -> Finding:
         """Return what has a name, which must be one thing."""
         matches = [each for each in self.found if each.name == name]
         if len(matches) > 1:
@@ -66,7 +66,7 @@ class Findings:
 
 def look(folder: Path) -> Findings:
     """Import the files below a folder whose names end in ``pipelines.py``, and return what they have."""
-    found: dict[int, Found] = {}
+    found: dict[int, Finding] = {}
     broken: list[Broken] = []
     for file in files(folder):
         module = _import_file(file, folder)
@@ -154,14 +154,14 @@ def _put_first(folder: Path) -> None:
         sys.path.insert(0, str(folder))
 
 
-def _members(module: ModuleType) -> Iterator[Found]:
+def _members(module: ModuleType) -> Iterator[Finding]:
     for name, value in vars(module).items():
         target = f"{module.__name__}:{name}"
         if isinstance(value, TaskClient):
-            yield Found(name, target, value)
+            yield Finding(name, target, value)
         elif _is_pipeline(value) and value.__module__ == module.__name__:
             given = getattr(value, "name", None)
-            yield Found(given if isinstance(given, str) and given else name, target, value)
+            yield Finding(given if isinstance(given, str) and given else name, target, value)
 
 
 def _is_pipeline(value: Any) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqspipes import RunError, Summary, TaskClient
-from sqspipes.tasks.pipe import Asked
+from sqspipes.tasks.pipe import RunOptions
 
 settings = json.loads(sys.argv[1])
 folder = Path(settings["folder"])
@@ -61,7 +61,7 @@ def show(lines: Sequence[str]) -> None:
 
 def watched() -> Summary:
     """Run as below a live view: what is printed is shown, and the counts are read all the time."""
-    asked = Asked(None, None, 0, False, None, None, None, settings.get("drain", False))
+    asked = RunOptions(None, None, 0, False, None, None, None, settings.get("drain", False))
     fleet = client._fleet(2, asked, show).start()
     while not fleet.join(0.05):
         (folder / "counts").write_text(json.dumps({task: each.done for task, each in fleet.by_task.items()}))

@@ -28,7 +28,7 @@ from sqspipes.brokers.sqs.lean.http import BrokenAnswerError, Connection, Reply,
 from sqspipes.brokers.sqs.lean.pool import Pool
 from sqspipes.brokers.sqs.lean.wire import ACTIONS, Wire
 from sqspipes.brokers.sqs.transport.answers import check_error, result_of
-from sqspipes.brokers.sqs.transport.clock import Clock
+from sqspipes.brokers.sqs.transport.clock import ServerClock
 from sqspipes.brokers.sqs.transport.polls import Poll
 from sqspipes.support import clocks, lines
 
@@ -44,7 +44,14 @@ class Lean:
     """Sends these calls to the server of one boto3 client, in one process."""
 
     def __init__(
-        self, wire: Wire, client: Any, credentials: Any, clock: Clock, *, connections: int, connect: float
+        self,
+        wire: Wire,
+        client: Any,
+        credentials: Any,
+        clock: ServerClock,
+        *,
+        connections: int,
+        connect: float,
     ) -> None:
         self._wire = wire
         self._model = client.meta.service_model

@@ -91,7 +91,7 @@ def check_error(status: int, headers: Mapping[str, str], body: bytes) -> None:
         raise _not_of_sqs(status, body, "an error of SQS has a code and a text")
 
 
-class Gate:
+class AnswerGate:
     """Stands between boto3 clients and what they read."""
 
     def __init__(self) -> None:

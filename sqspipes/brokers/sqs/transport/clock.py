@@ -32,7 +32,7 @@ _SIGNED = re.compile(
 )
 
 
-class Clock:
+class ServerClock:
     """The time of the server that one process's clients call."""
 
     def __init__(self, credentials: Any) -> None:
