@@ -118,18 +118,18 @@ def _shut(connection: Any) -> None:
 def _pool_class(base: Any, polls: Polls) -> Any:
     """Return a pool class whose connections are known to ``polls`` while they wait for an answer."""
 
-    class Connection(base.ConnectionCls):  # type: ignore[misc]
+    class CutConnection(base.ConnectionCls):  # type: ignore[misc]
         def connect(self) -> Any:
             connected = super().connect()
             # An interrupt during the connect found no socket to shut.
             polls.check()
             return connected
 
-    class Pool(base):  # type: ignore[misc]
-        ConnectionCls = Connection
+    class CutPool(base):  # type: ignore[misc]
+        ConnectionCls = CutConnection
 
         def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:
             with polls.waiting(conn):
                 return super()._make_request(conn, *args, **kwargs)
 
-    return Pool
+    return CutPool
