@@ -131,6 +131,12 @@ def put_many(scale: Scale) -> Systems:
     return both(measuring.filling, messages=scale.of(1_500, 12_000))
 
 
+def put(scale: Scale) -> Systems:
+    """Return messages that are put one at a time, on each broker that is not SQS."""
+    messages = scale.of(1_500, 12_000)
+    return {name: partial(measuring.singly, broker, messages) for name, broker in BROKERS.items()}
+
+
 def linger(scale: Scale) -> Systems:
     """Return 100 messages a second for each value of the option."""
     values = (0.0, 0.05) if scale.quick else (0.0, 0.02, 0.05, 0.2, 1.0)
@@ -268,6 +274,12 @@ JOBS = (
         quota,
     ),
     Job("put_many", "12,000 messages are put, at 10 ms, by one thread.", LOOP, put_many),
+    Job(
+        "put",
+        "12,000 messages are put one at a time, by one thread, on the other brokers.",
+        "",
+        put,
+    ),
     Job(
         "linger",
         "100 messages a second again, for five values of the option.",

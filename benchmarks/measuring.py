@@ -177,6 +177,17 @@ def filling(name: str, messages: int, round_trip: float = 0.01) -> Figures:
     }
 
 
+def singly(broker: str, messages: int) -> Figures:
+    """Let a program put messages one at a time on a broker that is not SQS."""
+    with _url(broker) as url, program("ours", "put_singly", broker=url, messages=messages) as it:
+        it.go()
+        found = it.found()
+    return {
+        "messages/s": messages / found["seconds"],
+        "CPU s per 1,000 messages": found["cpu"] / messages * 1000,
+    }
+
+
 def sampled(server: Responder, enough: int) -> list[Sample]:
     """Look at the counts until so many messages have been deleted."""
     samples: list[Sample] = []

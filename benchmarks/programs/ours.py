@@ -92,6 +92,19 @@ def fill(messages: int) -> None:
     work.tell({"done": messages, **spent()})
 
 
+def put_singly(messages: int, broker: str) -> None:
+    """Put messages one at a time, in one thread, by a client of three tasks."""
+    client = TaskClient("bench", broker=broker)
+    names = ("one", "two", "three")
+    client.register_tasks([{"method": work.vowels, "name": name} for name in names])
+    client.create_queues()
+    words = list(work.words(messages))
+    spent = work.go()
+    for word in words:
+        client.put(word)
+    work.tell({"done": messages, **spent()})
+
+
 def idle(seconds: float, settle: float, priorities: int = 1) -> None:
     """Wait with three tasks for messages that do not come."""
     client = TaskClient("bench", broker="sqs://")
@@ -131,4 +144,4 @@ def burning(messages: int, seconds: float, processes: int) -> None:
 
 
 if __name__ == "__main__":
-    work.main(busy, serve, feed, fill, idle, joining, burning)
+    work.main(busy, serve, feed, fill, put_singly, idle, joining, burning)
