@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,21 +11,21 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, overload
 
+from sqspipes import settings
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry
-from sqspipes.defaults import LEASE, MOST_PROCESSES, RETRIES, SHORTEST_CONTROL_INTERVAL, STOP_TIMEOUT, TIMEOUT
+from sqspipes.defaults import LEASE, MOST_PROCESSES, RETRIES, STOP_TIMEOUT, TIMEOUT
 from sqspipes.errors import BrokerUnavailableError, OptionError
-from sqspipes.messages import control_word, queue_names
 from sqspipes.messages.ids import checked_name
 from sqspipes.messages.message import Message
 from sqspipes.messages.values import encode_value
-from sqspipes.operations import redrive, status
+from sqspipes.operations import control, redrive, status
 from sqspipes.operations.caller import Caller
 from sqspipes.operations.dead_letters import DeadLetters
 from sqspipes.operations.output import check_place, check_readable, output_task, reading, taken
 from sqspipes.operations.patience import patiently
 from sqspipes.operations.put import DirectEngine, each, not_put, send_many, send_one, stopped
-from sqspipes.operations.queues import NewQueues, Queues
+from sqspipes.operations.queues import Queues
 from sqspipes.operations.status import Status
 from sqspipes.operations.trial import Trial
 from sqspipes.processes import child, travel
@@ -116,48 +115,22 @@ class TaskClient:
         json_default: Callable[[Any], Any] | None = None,
         output: str | None = None,
     ) -> None:
-        if fifo is not True:
-            raise checks.refuse("fifo", fifo, "True: order, and hand-offs that happen once, need FIFO queues")
-        if (aws_key is None) != (aws_secret is None):
-            missing = "aws_secret" if aws_secret is None else "aws_key"
-            raise OptionError(f"{missing} is missing: aws_key and aws_secret go together")
-        if json_default is not None and not callable(json_default):
-            raise checks.refuse("json_default", json_default, "a callable, as in json.dumps(default=)")
-        self.domain = queue_names.checked_part("domain", domain)
-        self._pipe = Pipe((), checks.checked_bool("ignore_none", ignore_none), json_default)
-        self._new_queues = NewQueues(
-            create=checks.checked_bool("create", create),
-            high_throughput=checks.checked_bool("high_throughput", high_throughput),
-            attributes=_texts("queue_attributes", queue_attributes),
-            tags={**_texts("tags", tags), "sqspipes:domain": self.domain},
-        )
-        self._stop_timeout = checks.checked_seconds("stop_timeout", stop_timeout)
-        self._control_interval = _checked_control(control_interval)
-        given = {
-            "lease": lease,
-            "retries": retries,
-            "backoff": backoff,
-            "non_retryable": non_retryable,
-            "on_error": on_error,
-            "strict": strict,
-            "linger": linger,
-        }
-        self._defaults = registration.inherited(given)
+        self._settings = settings.checked({name: value for name, value in locals().items() if name != "self"})
+        self._pipe = Pipe((), self._settings.ignore_none, json_default)
         self._lock = threading.RLock()
         self._runs: Living[Run | Fleet] = Living()
-        account: dict[str, Any] = {
-            "aws_key": aws_key,
-            "aws_secret": aws_secret,
-            "aws_region": aws_region,
-            "endpoint_url": endpoint_url,
-            "session": session,
-            "transport": checks.checked_choice("transport", transport, ("lean", "boto3")),
-        }
-        self._account = account
         self._owns_broker = not isinstance(broker, Broker)
-        self._broker = broker if isinstance(broker, Broker) else open_broker(_broker_url(broker), **account)
-        self._queues = Queues(self._broker, self._new_queues, {})
+        if isinstance(broker, Broker):
+            self._broker = broker
+        else:
+            self._broker = open_broker(settings.broker_url(broker), **self._settings.account)
+        self._queues = Queues(self._broker, self._settings.new_queues, {})
         self.output = output
+
+    @property
+    def domain(self) -> str:
+        """The application's name, which begins the names of all its queues."""
+        return self._settings.domain
 
     # Tasks and queues
 
@@ -172,7 +145,8 @@ class TaskClient:
             if self.is_running:
                 raise OptionError("tasks cannot be registered while a run goes on: stop it first")
             self._pipe = replace(
-                self._pipe, tasks=registration.make_tasks(self.domain, tasks, self._defaults)
+                self._pipe,
+                tasks=registration.make_tasks(self.domain, tasks, self._settings.task_options),
             )
         return self
 
@@ -497,7 +471,7 @@ class TaskClient:
     def _checked(self, asked: RunOptions, seconds: float = TIMEOUT) -> RunPlan:
         """Check all that a run is asked for, make its queues, and return it as a plan."""
         check_place(self._pipe.output, self._broker)
-        plan = self._pipe.run_plan(asked, self._stop_timeout)
+        plan = self._pipe.run_plan(asked, self._settings.stop_timeout)
         self._queues.declare(self._pipe.everything, seconds)
         return replace(plan, control_interval=self.control_interval, sizes=self._queues.sizes)
 
@@ -531,7 +505,7 @@ class TaskClient:
         if asked.prepare is not None:
             called(asked.prepare)
         known = self._queues
-        self._queues = Queues(self._broker, self._new_queues, {})
+        self._queues = Queues(self._broker, self._settings.new_queues, {})
         try:
             plan = self._checked(asked, 0.0)
         except BrokerUnavailableError:
@@ -545,9 +519,9 @@ class TaskClient:
         for task in self.tasks:
             for field in fields(task):
                 yield f"task {task.name!r}: {field.name}", getattr(task, field.name)
-        yield from self._defaults.items()
+        yield from self._settings.task_options.items()
         yield "json_default", self._pipe.json_default
-        yield "session", self._account["session"]
+        yield "session", self._settings.account["session"]
         yield "args", asked.args
         yield "priority", asked.priority
         yield "prepare", asked.prepare
@@ -577,8 +551,8 @@ class TaskClient:
         url, seen = state.pop("url"), state.pop("seen", {})
         vars(self).update(state)
         self._lock, self._runs, self._owns_broker = threading.RLock(), Living(), True
-        self._broker = open_broker(url, **self._account)
-        self._queues = Queues(self._broker, self._new_queues, seen)
+        self._broker = open_broker(url, **self._settings.account)
+        self._queues = Queues(self._broker, self._settings.new_queues, seen)
 
     # The output
 
@@ -592,7 +566,7 @@ class TaskClient:
         with self._lock:
             if self.is_running:
                 raise OptionError("output cannot be changed while a run goes on: stop it first")
-            found = None if name is None else output_task(self.domain, name, **self._defaults)
+            found = None if name is None else output_task(self.domain, name, **self._settings.task_options)
             check_place(found, self._broker)
             self._pipe = replace(self._pipe, output=found)
 
@@ -601,7 +575,7 @@ class TaskClient:
 
         It ends when nothing came for ``timeout`` seconds; with None it waits for ever.
         """
-        plan = reading(self._output(), self._stop_timeout)
+        plan = reading(self._output(), self._settings.stop_timeout)
         run = self._run(replace(plan, sizes=self._queues.sizes))
         assert run.stream is not None
         seconds = math.inf if timeout is None else checks.checked_timeout("timeout", timeout)
@@ -629,9 +603,9 @@ class TaskClient:
     @property
     def control_interval(self) -> float | None:
         """The seconds between two looks of a run at the control word; None if there are none."""
-        if self._control_interval == "auto":
+        if self._settings.control_interval == "auto":
             return self._broker.limits.control_interval
-        return self._control_interval
+        return self._settings.control_interval
 
     def pause(self, *tasks: TaskName) -> None:
         """Have tasks take nothing in, on every machine, until they are resumed; all tasks if none is named.
@@ -639,26 +613,15 @@ class TaskClient:
         What they hold already is finished, and a source makes no value. Runs that begin later obey as well. Raises
         ``QueueMissingError`` where the client's queues were not made yet.
         """
-        self._command(control_word.pausing(self._named(tasks)))
+        control.pause(self._broker, self._pipe, tasks)
 
     def resume(self, *tasks: TaskName) -> None:
         """Let paused tasks go on, on every machine; all tasks if none is named."""
-        self._command(control_word.resuming(self._named(tasks)))
+        control.resume(self._broker, self._pipe, tasks)
 
     def stop_all(self) -> None:
         """Have every run of this client stop in good order, on every machine; those that begin later run on."""
-        self._command(control_word.stopping())
-
-    def _named(self, tasks: Iterable[TaskName]) -> list[str]:
-        return [self._pipe.named(task).name for task in tasks] or [task.name for task in self.tasks]
-
-    def _command(self, tags: Mapping[str, str | None]) -> None:
-        """Change the control word. Its queue is not made for it: nobody could run without."""
-        self._pipe.named(0)
-        queue = self._pipe.control_queue
-        if queue is None:
-            raise OptionError("no task of this client has a queue, which would carry the control word")
-        patiently(partial(self._broker.tag, queue, tags))
+        control.stop_all(self._broker, self._pipe)
 
     # Watching and mending
 
@@ -747,31 +710,6 @@ class TaskClient:
     def __repr__(self) -> str:
         tasks = [task.name for task in self.tasks]
         return f"TaskClient({self.domain!r}, broker={self._broker.url!r}, tasks={tasks})"
-
-
-def _broker_url(broker: Any) -> str:
-    """Return the broker that was given, or the environment's, or SQS."""
-    if broker is None:
-        return os.environ.get("SQSPIPES_BROKER") or "sqs://"
-    if isinstance(broker, str):
-        return broker
-    raise checks.refuse("broker", broker, "a URL or a Broker")
-
-
-def _checked_control(interval: Any) -> float | Literal["auto"] | None:
-    if interval is None or interval == "auto":
-        return interval  # type: ignore[no-any-return]
-    if isinstance(interval, str):
-        raise checks.refuse("control_interval", interval, "seconds, 0.1 or more, 'auto', or None for never")
-    return checks.checked_seconds("control_interval", interval, SHORTEST_CONTROL_INTERVAL)
-
-
-def _texts(option: str, given: Any) -> dict[str, str]:
-    if given is None:
-        return {}
-    if isinstance(given, Mapping) and all(isinstance(part, str) for pair in given.items() for part in pair):
-        return dict(given)
-    raise checks.refuse(option, given, "a dict of texts")
 
 
 def _checked_ids(ids: Any) -> list[str] | None:

@@ -29,6 +29,7 @@ ROWS = (
     "console/",
     "pipeline task_client testing/",
     "client",
+    "settings",
     "processes/ operations/",
     "runner/",
     "brokers",
