@@ -53,8 +53,7 @@ def _described(found: find.Finding) -> dict[str, Any]:
 
 def _task(task: Task) -> dict[str, Any]:
     kind = "source" if task.is_source else "task" if task.method is not None else "put only"
-    queues = [*task.queues, task.dead_queue] if task.queues else []
-    return {"name": task.name, "kind": kind, "workers": task.workers, "queues": queues}
+    return {"name": task.name, "kind": kind, "workers": task.workers, "queues": list(task.every_queue)}
 
 
 def _show(described: list[dict[str, Any]]) -> None:

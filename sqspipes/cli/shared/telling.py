@@ -12,6 +12,7 @@ from sqspipes.cli.shared.targets import client_named
 
 
 def tell(target: str, tasks: tuple[str, ...], command: Callable[..., None], done: str) -> None:
+    """Pause or resume tasks of a target, or all of them, and say so."""
     logs.set_up()
     with client_named(target) as client:
         named = _named(client, tasks)
@@ -28,6 +29,7 @@ def _named(client: TaskClient, tasks: tuple[str, ...]) -> list[str]:
 
 
 def heeded(client: TaskClient) -> str:
+    """Say when running processes will do what they were told."""
     seconds = client.control_interval
     if seconds is None:
         return "no running process heeds it, as the client's control_interval is None"
