@@ -9,12 +9,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import fields, replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Any, Literal, Self, overload
 
 from sqspipes import settings
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry
-from sqspipes.defaults import LEASE, MOST_PROCESSES, RETRIES, STOP_TIMEOUT, TIMEOUT
+from sqspipes.defaults import LEASE, MOST_PROCESSES, ON_ERROR, RETRIES, STOP_TIMEOUT, STRICT, TIMEOUT
 from sqspipes.errors import BrokerUnavailableError, OptionError
 from sqspipes.messages.ids import checked_name
 from sqspipes.messages.message import Message
@@ -107,8 +107,8 @@ class TaskClient:
         retries: int | None = RETRIES,
         backoff: Backoff = None,
         non_retryable: tuple[type[BaseException], ...] | type[BaseException] = (),
-        on_error: str = "retry",
-        strict: bool = False,
+        on_error: str = ON_ERROR,
+        strict: bool = STRICT,
         linger: float | None = None,
         stop_timeout: float = STOP_TIMEOUT,
         control_interval: float | Literal["auto"] | None = "auto",
@@ -360,7 +360,7 @@ class TaskClient:
         all but those that died. An error of one stops all, and is a ``RunError`` with its text and traceback.
         ``prepare`` is called first in each process, to set up its log for instance.
         """
-        asked = RunOptions(
+        options = RunOptions(
             task_name,
             args,
             priority,
@@ -372,7 +372,7 @@ class TaskClient:
             stop_timeout,
             prepare,
         )
-        run = self._made(asked, processes)
+        run = self._made(options, processes)
         if isinstance(run, Run) and run.stream is not None:
             results = Results(run, run.stream)
             run.start()
@@ -429,10 +429,11 @@ class TaskClient:
     ) -> Run | Fleet:
         """Run tasks in the background: the arguments of ``run``; returns a ``Run`` at once.
 
-        With ``processes`` it returns a ``Fleet``, which has the same methods. ``show`` is called then with the lines
-        that the processes print, some at a time; without it they print as any process does.
+        With ``processes`` it returns a ``Fleet``, which has the same methods; it is started below
+        ``if __name__ == "__main__":``, as with ``run``. ``show`` is called then with the lines that the processes
+        print, some at a time; without it they print as any process does.
         """
-        asked = RunOptions(
+        options = RunOptions(
             task_name,
             args,
             priority,
@@ -444,18 +445,18 @@ class TaskClient:
             stop_timeout,
             prepare,
         )
-        if processes is None and show is not None:
+        if show is not None and (processes is None or not callable(show)):
             raise checks.refuse("show", show, "a callable of lines, with processes")
-        return self._made(asked, processes, show).start()
+        return self._made(options, processes, show).start()
 
-    def _made(self, asked: RunOptions, processes: int | None, show: Show | None = None) -> Run | Fleet:
+    def _made(self, options: RunOptions, processes: int | None, show: Show | None = None) -> Run | Fleet:
         """Return a run as it is asked for, in this process or in several, not yet started."""
-        prepare: Any = asked.prepare
+        prepare: Any = options.prepare
         if prepare is not None and (processes is None or not callable(prepare) or kind_of(prepare).is_async):
             raise checks.refuse("prepare", prepare, "a callable that is not async, with processes")
         if processes is None:
-            return self._run(self._checked(asked))
-        return self._fleet(processes, asked, show)
+            return self._run(self._checked(options))
+        return self._fleet(processes, options, show)
 
     @property
     def is_running(self) -> bool:
@@ -468,10 +469,10 @@ class TaskClient:
             if run.live:
                 run.stop()
 
-    def _checked(self, asked: RunOptions, seconds: float = TIMEOUT) -> RunPlan:
+    def _checked(self, options: RunOptions, seconds: float = TIMEOUT) -> RunPlan:
         """Check all that a run is asked for, make its queues, and return it as a plan."""
         check_place(self._pipe.output, self._broker)
-        plan = self._pipe.run_plan(asked, self._settings.stop_timeout)
+        plan = self._pipe.run_plan(options, self._settings.stop_timeout)
         self._queues.declare(self._pipe.everything, seconds)
         return replace(plan, control_interval=self.control_interval, sizes=self._queues.sizes)
 
@@ -484,37 +485,41 @@ class TaskClient:
 
     # Running in several processes
 
-    def _fleet(self, count: Any, asked: RunOptions, show: Show | None = None) -> Fleet:
+    def _fleet(self, count: Any, options: RunOptions, show: Show | None = None) -> Fleet:
         """Check that a run can be one of several processes, and return it, not yet started."""
         checks.checked_int("processes", count, 1, MOST_PROCESSES)
-        if asked.iterate is not False:
+        if options.iterate is not False:
             raise OptionError(
-                f"iterate is {asked.iterate!r}: allowed with processes is False, one process reads"
+                f"iterate is {options.iterate!r}: allowed with processes is False, one process reads"
             )
         child.refuse_unguarded()
-        travel.packed((self, asked), self._travelling(asked))  # what cannot go is named before any request
-        plan = self._checked(asked)
-        parcel = travel.packed((self, asked), self._travelling(asked))  # now with what is known of the queues
+        travel.packed(
+            (self, options), self._travelling(options)
+        )  # what cannot go is named before any request
+        plan = self._checked(options)
+        parcel = travel.packed(
+            (self, options), self._travelling(options)
+        )  # now with what is known of the queues
         with self._lock:
             fleet = Fleet(self._broker, plan, self.domain, parcel, count if plan.fed() else 1, show)
             self._runs.add(fleet)
         return fleet
 
-    def _share(self, asked: RunOptions, first: bool) -> Run:
+    def _share(self, options: RunOptions, first: bool) -> Run:
         """Return the run of one of several processes: the first has the whole plan."""
-        if asked.prepare is not None:
-            called(asked.prepare)
+        if options.prepare is not None:
+            called(options.prepare)
         known = self._queues
         self._queues = Queues(self._broker, self._settings.new_queues, {})
         try:
-            plan = self._checked(asked, 0.0)
+            plan = self._checked(options, 0.0)
         except BrokerUnavailableError:
             # The process that started this one has seen the queues: the run itself waits for the broker.
             self._queues = known
-            plan = self._checked(asked, math.inf)
+            plan = self._checked(options, math.inf)
         return self._run(plan if first else plan.beside())
 
-    def _travelling(self, asked: RunOptions) -> Iterator[tuple[str, Any]]:
+    def _travelling(self, options: RunOptions) -> Iterator[tuple[str, Any]]:
         """Yield what may be unable to go to another process, with its name."""
         for task in self.tasks:
             for field in fields(task):
@@ -522,9 +527,9 @@ class TaskClient:
         yield from self._settings.task_options.items()
         yield "json_default", self._pipe.json_default
         yield "session", self._settings.account["session"]
-        yield "args", asked.args
-        yield "priority", asked.priority
-        yield "prepare", asked.prepare
+        yield "args", options.args
+        yield "priority", options.priority
+        yield "prepare", options.prepare
 
     def on_broker(self, broker: str) -> TaskClient:
         """Return a copy of this client, with the same tasks and options, on another broker."""
@@ -699,7 +704,7 @@ class TaskClient:
         if self._owns_broker:
             self._broker.close()
 
-    def __enter__(self) -> TaskClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -13,7 +13,7 @@ import threading
 WORKERS, MOST_WORKERS = 1, 1_000
 
 #: Levels of a task: two digits of a queue's name would take more, but each level is a queue that is polled.
-MOST_PRIORITIES = 16
+PRIORITIES, MOST_PRIORITIES = 1, 16
 
 #: Seconds of a lease. It is longer than a client's read timeout and shorter than the five minutes for which a queue
 #: knows an id, so that what a crash leaves behind is handed out again in time for its second hand-off to be
@@ -25,6 +25,12 @@ RETRIES, MOST_RETRIES = 8, 1_000_000
 
 #: Seconds before a retry, doubling from the first to the longest, half to full jitter.
 FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 300.0
+
+#: What an error of a task does: its message is called again, or the run ends and raises it.
+ON_ERROR, ON_ERRORS = "retry", ("retry", "raise")
+
+#: Whether a lower level waits until the higher ones are empty.
+STRICT = False
 
 #: Values of one call of a batch task.
 MOST_BATCH = 1_000

@@ -6,11 +6,12 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from sqspipes.client import TaskClient
 from sqspipes.errors import OptionError
+from sqspipes.processes.fleet import Fleet
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.run import Run
 from sqspipes.tasks.step import Step
@@ -44,7 +45,7 @@ class Pipeline:
         self.client = TaskClient(self.name, broker=broker, output=self.output, **options)
         self.client.register_tasks(list(self.steps))
         self.started = False  #: whether it runs here, and was not told to stop
-        self._daemon: tuple[Any, Run] | None = None
+        self._daemon: tuple[Any, Run | Fleet] | None = None
         self.initialize()
 
     def initialize(self) -> None:
@@ -71,7 +72,7 @@ class Pipeline:
         finally:
             self.started = self.is_running()
 
-    def run_daemon(self, *args: Any, **options: Any) -> Run:
+    def run_daemon(self, *args: Any, **options: Any) -> Run | Fleet:
         """Run in the background, until ``stop``; the arguments are those of ``TaskClient.start``.
 
         As long as that goes on, the same asked for again is the same run.
@@ -79,7 +80,7 @@ class Pipeline:
         asked = (args, options)
         if self.started and self._daemon is not None and self._daemon[0] == asked and self._daemon[1].live:
             return self._daemon[1]
-        run: Run = self.client.start(*args, **options)
+        run: Run | Fleet = self.client.start(*args, **options)
         self.started, self._daemon = True, (asked, run)
         return run
 
@@ -105,7 +106,7 @@ class Pipeline:
         self.started = False
         self.client.close()
 
-    def __enter__(self) -> Pipeline:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

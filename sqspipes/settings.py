@@ -82,7 +82,8 @@ def _control_interval(interval: Any) -> float | Literal["auto"] | None:
     if interval is None or interval == "auto":
         return interval  # type: ignore[no-any-return]
     if isinstance(interval, str):
-        raise checks.refuse("control_interval", interval, "seconds, 0.1 or more, 'auto', or None for never")
+        allowed = f"seconds, {SHORTEST_CONTROL_INTERVAL:g} or more, 'auto', or None for never"
+        raise checks.refuse("control_interval", interval, allowed)
     return checks.checked_seconds("control_interval", interval, SHORTEST_CONTROL_INTERVAL)
 
 

@@ -1,4 +1,4 @@
-"""Cli: the command ``sqspipes``, above the public API; one module per group of commands."""
+"""Cli: the command ``sqspipes``, above the public API; each command is one file."""
 
 from __future__ import annotations
 

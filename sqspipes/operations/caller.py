@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sqspipes.support.forked import called
 from sqspipes.tasks.plan import Plan
@@ -35,7 +35,7 @@ class Caller:
             self._loop = OwnLoop()
         return self._loop.result(made)
 
-    def __enter__(self) -> Caller:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -41,7 +41,7 @@ class ListOutput(Task):
         return self.name.partition("--")[2]
 
     def _own_queues(self) -> tuple[str, ...]:
-        """None is ours."""
+        """Return none: the list is not this client's."""
         return ()
 
 
@@ -88,11 +88,11 @@ def taken(broker: Broker, task: Task, seconds: float | None) -> tuple[Any] | Non
     look = Look(broker, task.queue(0), endless=True, most=1, lease=task.lease)
     while True:
         left = max(0.0, deadline - clocks.monotonic())
-        for (delivery,) in look.batches(min(longest, left)):
+        for delivery in look.receive(min(longest, left)):
             try:
                 value = decode(delivery).value
             except NewerFormatError:  # others may be able to read it, after its lease
-                break
+                continue
             except DecodingError:
                 value = delivery.body
             if look.delete([delivery]):

@@ -20,17 +20,17 @@ from sqspipes.support.workers import Workers
 
 logger = lines.logger(__name__)
 
-#: Seconds for which a letter is hidden from others while somebody looks: its lease.
+#: Seconds for which a message is hidden from others while somebody looks: its lease.
 LISTING_SECONDS = 60.0
 
-#: The part of that time in which letters are received. After it the first ones come back by themselves.
+#: The part of that time in which messages are received. After it the first ones come back by themselves.
 LOOKING_PART = 0.9
 
 #: Seconds to wait for more where an answer may be empty though the queue is not.
 LAST_LOOK_SECONDS = 1.0
 
-#: Letters of one receive: as many as SQS gives. A letter may have 1 MiB.
-LETTERS_AT_ONCE = 10
+#: Messages of one receive: as many as SQS gives. One may have 1 MiB.
+MOST_AT_ONCE = 10
 
 #: Receives, or requests that give back, under way at once.
 MOST_TOGETHER = 4
@@ -39,7 +39,7 @@ Item = TypeVar("Item")
 
 
 class _Hold(NamedTuple):
-    """A letter that is held: its receipt, and when it comes back by itself (monotonic clock)."""
+    """A message that is held: its receipt, and when it comes back by itself (monotonic clock)."""
 
     receipt: str
     ends: float
@@ -60,7 +60,7 @@ class Look:
         *,
         together: int = 1,
         endless: bool = False,
-        most: int = LETTERS_AT_ONCE,
+        most: int = MOST_AT_ONCE,
         lease: float | None = None,
     ) -> None:
         self._broker = broker
@@ -74,13 +74,9 @@ class Look:
         self._late = False
         self._cut = False
 
-    def batches(self, wait: float | None = None) -> Iterator[list[Delivery]]:
-        """Yield what the queue hands out until it hands out nothing, or until the time is over.
-
-        ``wait`` is how many seconds each receive waits for a message: by default as long as it takes the broker to
-        be sure that there is none.
-        """
-        for batch in self._received(wait):
+    def batches(self) -> Iterator[list[Delivery]]:
+        """Yield what the queue hands out until it hands out nothing, or until the time is over."""
+        for batch in self._received():
             new = [delivery for delivery in batch if delivery.id not in self._seen]
             self._seen.update(delivery.id for delivery in new)
             groups = Counter(delivery.group for delivery in batch)
@@ -88,17 +84,33 @@ class Look:
             if new:
                 yield new
 
+    def receive(self, wait: float) -> list[Delivery]:
+        """Receive once, waiting so many seconds for a message, and hold what came; it may have been found before.
+
+        A receive that is repeated after a lost answer brings the same messages.
+        """
+        attempt, began = uuid.uuid4().hex, clocks.monotonic()
+        batch = patiently(
+            lambda: self._broker.receive(
+                self._queue, count=self._most, wait=wait, lease=self._lease, attempt=attempt
+            ),
+            TIMEOUT + wait,
+        )
+        for delivery in batch:
+            self._held[delivery.id] = _Hold(delivery.receipt, began + self._lease)
+        return batch
+
     def holds(self, delivery: Delivery) -> bool:
-        """Say whether a letter is held: it was neither deleted nor lost."""
+        """Say whether a message is held: it was neither deleted nor lost."""
         return delivery.id in self._held
 
     def is_late(self, deliveries: Collection[Delivery]) -> bool:
-        """Say whether half of the time is over in which some of these letters are certainly held."""
+        """Say whether half of the time is over in which some of these messages are certainly held."""
         soon = clocks.monotonic() + self._lease / 2
         return any(self._held[one.id].ends < soon for one in deliveries if self.holds(one))
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
-        """Hold letters from now on for a full lease; those that are lost are held no more."""
+        """Hold messages from now on for a full lease; those that are lost are held no more."""
         began = clocks.monotonic()
         answers = self.ask(
             lambda some: self._broker.extend(self._queue, [(one.receipt, self._lease) for one in some]),
@@ -111,7 +123,7 @@ class Look:
                 self._held.pop(delivery.id, None)
 
     def delete(self, deliveries: Sequence[Delivery], seconds: float = TIMEOUT) -> list[Delivery]:
-        """Delete letters; return those that are gone by it, and not those whose lease was lost."""
+        """Delete messages; return those that are gone by it, and not those whose lease was lost."""
         answers: list[tuple[Delivery, Answer]] = []
         try:
             for some in _batches(deliveries, self._broker.limits.entries):
@@ -151,7 +163,7 @@ class Look:
         return found
 
     def missing(self) -> str:
-        """Say what the queue has beside the letters that were found; nothing if that were all.
+        """Say what the queue has beside the messages that were found; nothing if that were all.
 
         Where the broker estimates its counts this does so, too.
         """
@@ -176,13 +188,13 @@ class Look:
         now = clocks.monotonic()
         receipts = [hold.receipt for hold in self._held.values() if hold.ends > now]
         self._held.clear()
-        batches = list(_batches(receipts, min(self._broker.limits.entries, LETTERS_AT_ONCE)))
+        batches = list(_batches(receipts, min(self._broker.limits.entries, MOST_AT_ONCE)))
         try:
             if self._together == 1 or len(batches) < 2:
                 for batch in batches:
                     self._give_back(batch)
             else:
-                with Workers(self._together, "sqspipes letters") as pool:
+                with Workers(self._together, "sqspipes receiving") as pool:
                     asked = [pool.submit(self._give_back, batch) for batch in batches]
                     try:
                         for one in asked:
@@ -193,7 +205,7 @@ class Look:
             BrokerError,
             RuntimeError,
         ) as error:  # a RuntimeError: the interpreter ends, no thread can start
-            logger.debug("%s: letters stay hidden until their lease ends: %s", self._queue, error)
+            logger.debug("%s: messages stay hidden until their lease ends: %s", self._queue, error)
 
     def _give_back(self, receipts: Sequence[str]) -> None:
         self.ask(
@@ -204,12 +216,17 @@ class Look:
 
     # Receiving
 
-    def _received(self, wait: float | None) -> Iterator[list[Delivery]]:
+    @property
+    def _sure(self) -> float:
+        """Seconds for which a receive has to wait so that an empty answer means an empty queue."""
+        return 0.0 if self._broker.limits.exact else LAST_LOOK_SECONDS
+
+    def _received(self) -> Iterator[list[Delivery]]:
         if self._together > 1:
             yield from self._received_together()
             return
         while not self._is_over():
-            batch = self._receive(wait)
+            batch = self.receive(self._sure)
             if not batch:
                 return
             yield batch
@@ -218,11 +235,11 @@ class Look:
         """Yield answers in the order of their requests; while they are full, several requests are under way."""
         flying: deque[Future[list[Delivery]]] = deque()
         room, empty = 1, False
-        with Workers(self._together, "sqspipes letters") as pool:
+        with Workers(self._together, "sqspipes receiving") as pool:
             try:
                 while True:
                     while len(flying) < room and not empty and not self._is_over():
-                        flying.append(pool.submit(self._receive))
+                        flying.append(pool.submit(self.receive, self._sure))
                     if not flying:
                         return
                     batch = flying[0].result()
@@ -239,21 +256,6 @@ class Look:
     def _is_over(self) -> bool:
         self._late = clocks.monotonic() >= self._deadline
         return self._late
-
-    def _receive(self, wait: float | None = None) -> list[Delivery]:
-        """Receive once, and hold what came; asked again after a lost answer, the same."""
-        if wait is None:
-            wait = 0.0 if self._broker.limits.exact else LAST_LOOK_SECONDS
-        attempt, began = uuid.uuid4().hex, clocks.monotonic()
-        batch = patiently(
-            lambda: self._broker.receive(
-                self._queue, count=self._most, wait=wait, lease=self._lease, attempt=attempt
-            ),
-            TIMEOUT + wait,
-        )
-        for delivery in batch:
-            self._held[delivery.id] = _Hold(delivery.receipt, began + self._lease)
-        return batch
 
 
 def _batches(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:

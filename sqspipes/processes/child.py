@@ -50,22 +50,22 @@ def main(link: Connection, parcel: bytes, first: bool, printed: Sequence[Connect
 
     ``printed`` are the ends of the pipe through which the parent wants to hear what this process prints.
     """
-    part, word = "start", _ParentLink(link)
+    part, parent = "start", _ParentLink(link)
     diverted = Diverted(*printed) if printed else None
     try:
         client, asked = _unpacked(parcel)
         with closing(client):
-            word.run = run = client._share(asked, first)
-            stops = _Stops(run, link, word, diverted)
+            parent.run = run = client._share(asked, first)
+            stops = _Stops(run, link, parent, diverted)
             run.start()
             part = "task"
-            word.say({"ready": True})
+            parent.say({"ready": True})
             stops.listen()
             summary = run.wait()
     except BaseException as error:
-        word.say({"error": _described(part, error)})
+        parent.say({"error": _described(part, error)})
     else:
-        word.say(asdict(summary))
+        parent.say(asdict(summary))
 
 
 def _unpacked(parcel: bytes) -> tuple[Client, Any]:
@@ -83,7 +83,7 @@ def _described(part: str, error: BaseException) -> Mapping[str, str]:
 
 
 class _ParentLink:
-    """What this process says, from any thread: with every word go the counts of its run, once there is one."""
+    """What this process says, from any thread: with all of it go the counts of its run, once there is one."""
 
     def __init__(self, link: Connection) -> None:
         self._link = link
@@ -104,10 +104,10 @@ class _Stops:
     The parent hears what the terminal or a service manager sends to all processes, and passes it on.
     """
 
-    def __init__(self, run: Run, link: Connection, word: _ParentLink, diverted: Diverted | None) -> None:
+    def __init__(self, run: Run, link: Connection, parent: _ParentLink, diverted: Diverted | None) -> None:
         self._run = run
         self._link = link
-        self._word = word
+        self._parent = parent
         self._diverted = diverted
         self._fresh = [True]  # taken by whoever is first: a list's pop is one step for all threads
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -134,7 +134,7 @@ class _Stops:
                 if "stop" in asked:
                     self._obey(asked["stop"])
                 else:
-                    self._word.say({})
+                    self._parent.say({})
         self._once()
         if self._diverted is not None:
             self._diverted.give_back()

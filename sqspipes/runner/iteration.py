@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from sqspipes.runner.run import Run
 from sqspipes.runner.signals import Signals
@@ -56,7 +56,7 @@ class Results(Iterator[Any]):
         self._finish(settle=True)
         self._run.wait()
 
-    def __enter__(self) -> Results:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
@@ -215,7 +215,7 @@ class Run(Background):
         levels = [level for intake in self._intakes for level in intake.levels if level.queue == queue_name]
         return next((level.last_poll for level in levels), None)
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
@@ -80,7 +80,7 @@ class Workers:
                     del result
             del future, work
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,13 @@ from typing import Any
 from sqspipes.errors import OptionError
 from sqspipes.tasks.async_step import AsyncStepCall
 from sqspipes.tasks.step import StepCall
+
+#: Annotations may name what is there for type checkers alone: from Python 3.14 on they would be evaluated.
+_AS_WRITTEN: dict[str, Any] = {}
+if sys.version_info >= (3, 14):
+    import annotationlib
+
+    _AS_WRITTEN["annotation_format"] = annotationlib.Format.FORWARDREF
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +46,7 @@ def kind_of(function: Any) -> CallableKind:
 def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
     """Return a callable's signature; None for some builtins, which have none."""
     try:
-        return inspect.signature(function)
+        return inspect.signature(function, **_AS_WRITTEN)
     except (TypeError, ValueError):
         return None
 

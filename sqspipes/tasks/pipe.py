@@ -90,22 +90,22 @@ class Pipe:
             json_default=self.json_default,
         )
 
-    def run_plan(self, asked: RunOptions, stop_timeout: float) -> RunPlan:
+    def run_plan(self, options: RunOptions, stop_timeout: float) -> RunPlan:
         """Check all that a run is asked for, and return it as a plan."""
-        chosen = self._with_changes(self._chosen(asked.task_name), asked)
-        if not callable(asked.priority):
-            checked_priority(asked.priority)
-        levels = {task.name: _levels(task, asked.min_priority, asked.max_priority) for task in chosen}
+        chosen = self._with_changes(self._chosen(options.task_name), options)
+        if not callable(options.priority):
+            checked_priority(options.priority)
+        levels = {task.name: _levels(task, options.min_priority, options.max_priority) for task in chosen}
         plans = [self.plan(task) for task in chosen]
         for task in chosen:
             task.check_signature()
         return RunPlan(
             plans=plans,
             levels=levels,
-            priority=asked.priority,
-            drain=_checked_drain(asked.drain),
-            iterate=chosen[-1].name if checks.checked_bool("iterate", asked.iterate) else None,
-            stop_timeout=_checked_stop(asked.stop_timeout, stop_timeout),
+            priority=options.priority,
+            drain=_checked_drain(options.drain),
+            iterate=chosen[-1].name if checks.checked_bool("iterate", options.iterate) else None,
+            stop_timeout=_checked_stop(options.stop_timeout, stop_timeout),
             control_queue=self.control_queue,
         )
 
@@ -124,16 +124,16 @@ class Pipe:
         return chosen
 
     @staticmethod
-    def _with_changes(chosen: list[Task], asked: RunOptions) -> list[Task]:
+    def _with_changes(chosen: list[Task], options: RunOptions) -> list[Task]:
         changes: Mapping[str, Any] = {}
-        if asked.args is not None:
+        if options.args is not None:
             if len(chosen) > 1:
                 raise OptionError(
                     "args replaces one task's arguments: for several tasks give each its key 'args'"
                 )
-            changes = {"args": tuple(asked.args)}
-        if asked.workers is not None:
-            changes = {**changes, "workers": checks.checked_int("workers", asked.workers, 1, MOST_WORKERS)}
+            changes = {"args": tuple(options.args)}
+        if options.workers is not None:
+            changes = {**changes, "workers": checks.checked_int("workers", options.workers, 1, MOST_WORKERS)}
         return [replace(task, **changes) for task in chosen]
 
 

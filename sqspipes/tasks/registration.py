@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from sqspipes import defaults
 from sqspipes.defaults import (
     BATCH_WAIT,
     LEASE,
@@ -17,9 +18,12 @@ from sqspipes.defaults import (
     MOST_PRIORITIES,
     MOST_RATE_DIGITS,
     MOST_WORKERS,
+    ON_ERROR,
+    ON_ERRORS,
+    PRIORITIES,
     RATE_SECONDS,
     RETRIES,
-    SHORTEST_LEASE,
+    STRICT,
     WORKERS,
 )
 from sqspipes.errors import OptionError
@@ -31,6 +35,10 @@ from sqspipes.tasks.step import Step, StepCall
 from sqspipes.tasks.task import Task
 
 # Checks of single options
+
+
+#: A task's name is a part of the names of its queues.
+_checked_name = queue_names.checked_part
 
 
 def _checked_method(option: str, method: Any) -> Any:
@@ -68,6 +76,10 @@ def _checked_interval(option: str, interval: Any) -> Any:
     return checks.checked_seconds(option, interval)
 
 
+def _checked_lease(option: str, lease: Any) -> float:
+    return checks.checked_seconds(option, lease, defaults.SHORTEST_LEASE, LONGEST_LEASE)
+
+
 def _checked_linger(option: str, linger: Any) -> float | None:
     return None if linger is None else checks.checked_seconds(option, linger, 0.0, LONGEST_LINGER)
 
@@ -79,9 +91,9 @@ def _checked_linger(option: str, linger: Any) -> float | None:
 class Option:
     """An option of a task.
 
-    ``check`` takes the option as an error is to name it and a value, and returns the value to keep. ``default`` is
-    what holds if neither the task nor, for an ``inherited`` option, its client says anything. ``doc`` is what the
-    tables of README and guide say of it.
+    ``check(option, value)`` returns the value to keep; ``option`` is the name that an error shows. ``default`` holds
+    if the task says nothing, and for an ``inherited`` option if the client says nothing either. ``doc`` is the text
+    in the tables of README and guide.
     """
 
     name: str
@@ -98,7 +110,7 @@ OPTIONS = (
         None,
         'a callable, ``async`` ones too, a Step, or ``"package.module:function"``',
     ),
-    Option("name", queue_names.checked_part, None, "default: the callable's name"),
+    Option("name", _checked_name, None, "default: the callable's name"),
     Option("args", _checked_args, (), "further arguments of the callable, after the value"),
     Option(
         "workers",
@@ -109,7 +121,7 @@ OPTIONS = (
     Option(
         "priorities",
         partial(checks.checked_int, low=1, high=MOST_PRIORITIES),
-        1,
+        PRIORITIES,
         f"levels, 1 to {MOST_PRIORITIES}; 0 is the lowest; default: as many as the task before, 1 for the first one",
     ),
     Option(
@@ -138,10 +150,10 @@ OPTIONS = (
     ),
     Option(
         "lease",
-        partial(checks.checked_seconds, low=SHORTEST_LEASE, high=LONGEST_LEASE),
+        _checked_lease,
         LEASE,
         "seconds until the work of a dead process is handed out again, "
-        f"{SHORTEST_LEASE:g} to {LONGEST_LEASE:g}; kept up while a call runs",
+        f"{defaults.SHORTEST_LEASE:g} to {LONGEST_LEASE:g}; kept up while a call runs",
         inherited=True,
     ),
     Option(
@@ -168,15 +180,15 @@ OPTIONS = (
     ),
     Option(
         "on_error",
-        partial(checks.checked_choice, choices=("retry", "raise")),
-        "retry",
+        partial(checks.checked_choice, choices=ON_ERRORS),
+        ON_ERROR,
         '``"raise"`` stops the run at the first error and raises it in the caller',
         inherited=True,
     ),
     Option(
         "strict",
         checks.checked_bool,
-        False,
+        STRICT,
         "``True``: a lower level is served only when the higher ones are empty; else it has one call in ten "
         "beside busy higher ones",
         inherited=True,
@@ -266,6 +278,6 @@ def _checked_task_name(domain: str, given: Mapping[str, Any], index: int) -> str
         raise OptionError(f"task {index} has no name: give it one, {{'name': ...}}")
     if name == "<lambda>":
         raise OptionError(f"task {index} is a lambda, which has no name: give it one, {{'name': ...}}")
-    name = queue_names.checked_part(f"task {index}: name", name)
+    name = _checked_name(f"task {index}: name", name)
     queue_names.checked_length(f"task {index}: name", domain, name)
     return name

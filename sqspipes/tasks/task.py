@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sqspipes.defaults import BATCH_WAIT, FIRST_BACKOFF, LEASE, LONGEST_BACKOFF, RETRIES, WORKERS
+from sqspipes.defaults import (
+    BATCH_WAIT,
+    FIRST_BACKOFF,
+    LEASE,
+    LONGEST_BACKOFF,
+    ON_ERROR,
+    PRIORITIES,
+    RETRIES,
+    STRICT,
+    WORKERS,
+)
 from sqspipes.errors import OptionError, SignatureError
 from sqspipes.messages import queue_names
 from sqspipes.support import checks
@@ -44,7 +54,7 @@ class Task:
     method: Callable[..., Any] | str | None
     args: tuple[Any, ...] = ()
     workers: int = WORKERS
-    priorities: int = 1
+    priorities: int = PRIORITIES
     interval: Interval | None = None
     rate: float | None = None
     batch: int | None = None
@@ -53,8 +63,8 @@ class Task:
     retries: int | None = RETRIES
     backoff: Backoff = None
     non_retryable: tuple[type[BaseException], ...] = ()
-    on_error: str = "retry"
-    strict: bool = False
+    on_error: str = ON_ERROR
+    strict: bool = STRICT
     linger: float | None = None
     is_source: bool = field(init=False)
     kind: callables.CallableKind | None = field(init=False)

@@ -103,6 +103,33 @@ def test_process_that_a_task_of_the_command_forks_can_be_terminated(late: bool, 
     assert "-15" in done.stdout.split() + done.stderr.split(), done.stderr[-2_000:]
 
 
+def test_child_of_a_command_that_runs_no_python_can_be_terminated(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.py").write_text("""
+import os, signal
+from sqspipes import TaskClient
+
+def work(number):
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, b".")
+        sum(range(10**11))  # minutes in which no handler of Python's runs
+        os._exit(0)
+    os.read(reader, 1)
+    os.kill(child, signal.SIGTERM)
+    os.write(1, b"%d\\n" % os.waitpid(child, 0)[1])
+
+client = TaskClient("forks", broker="memory://").register_tasks([work])
+client.put(1)
+""")
+    command = [sys.executable, "-m", "sqspipes", "run", "client", "--drain"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "15" in done.stdout.split() + done.stderr.split(), done.stderr[-2_000:]
+
+
 _BLOCK = """
 import os, sys, threading
 from sqspipes import TaskClient

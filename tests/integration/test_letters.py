@@ -89,7 +89,8 @@ def test_letters_of_an_unknown_task_are_an_error(domain: str) -> None:
 
 def test_all_letters_of_a_group_are_listed(domain: str, pipe_broker: dict[str, Any]) -> None:
     with with_letters(domain, pipe_broker, range(25), group="one") as client:
-        assert [letter.value for letter in client.dead_letters()] == list(range(25))
+        # On SQS receives overlap, and letters are groups of their own: their order is nobody's promise.
+        assert sorted(letter.value for letter in client.dead_letters()) == list(range(25))
 
 
 def test_listing_gives_letters_back(domain: str, pipe_broker: dict[str, Any]) -> None:

@@ -6,12 +6,16 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from sqspipes import OptionError, TaskClient
-from tests.integration.support import ROOT, child_environment, piped, run_until, until
+from sqspipes.brokers.base import Answer, Entry
+from sqspipes.brokers.sqlite import SqliteBroker
+from sqspipes.messages.message import Delivery
+from tests.integration.support import PATIENCE, ROOT, child_environment, piped, run_until, until
 
 
 def double(value: int) -> int:
@@ -150,3 +154,59 @@ def test_client_without_an_output_says_so() -> None:
 def test_name_that_no_queue_can_have_is_refused(name: Any) -> None:
     with pytest.raises(OptionError, match="output is "):
         TaskClient("app", broker="memory://", output=name)
+
+
+class Losing(SqliteBroker):
+    """Loses the lease of what is acknowledged first, as if that had come late."""
+
+    def __init__(self) -> None:
+        super().__init__("memory://")
+        self.lost = 0
+
+    def ack(self, queue: str, receipts: Sequence[str]) -> list[Answer]:
+        """Acknowledge, but not the first time."""
+        if not self.lost:
+            self.lost += 1
+            self.extend(queue, [(receipt, 0.0) for receipt in receipts])
+        return super().ack(queue, receipts)
+
+
+def test_result_whose_lease_was_lost_is_taken_when_it_comes_again(domain: str) -> None:
+    broker = Losing()
+    with piped(domain, {"broker": broker}, {"name": "double", "method": double}, output="doubled") as client:
+        client.create_queues()
+        broker.send(client.queue_names[-2], [Entry("7", "g", "1")])
+        assert client.get_result(timeout=PATIENCE) == 7
+        assert broker.lost == 1
+        assert client.get_result(timeout=0) is None
+    broker.close()
+
+
+def test_results_of_a_newer_format_come_again_and_again_and_the_wait_ends_in_time(domain: str) -> None:
+    """A lease of theirs is over every second: each receive brings one of them."""
+    clock = Ahead()
+    broker = SqliteBroker("memory://", clock=clock)
+    received = broker.receive
+
+    def receive(queue: str, **options: Any) -> list[Delivery]:
+        clock.seconds += 60.0  # what was taken before comes back
+        return received(queue, **options)
+
+    broker.receive = receive  # type: ignore[method-assign]
+    with piped(domain, {"broker": broker}, {"name": "double", "method": double}, output="doubled") as client:
+        client.create_queues()
+        broker.send(client.queue_names[-2], [Entry('{"sqspipes": 99, "id": "a", "value": 1}', "g", "1")])
+        began = time.monotonic()
+        assert client.get_result(timeout=0.5) is None
+        assert time.monotonic() - began < PATIENCE
+    broker.close()
+
+
+class Ahead:
+    """A clock that can be set forward."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,7 +112,7 @@ class Failing(SqliteBroker):
 def test_receive_is_repeated_as_soon_as_the_broker_is_back(
     domain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outage, "pause", lambda tries: 0.0 if tries == 1 else 1e6)
+    monkeypatch.setattr(outage, "BACKOFF", SimpleNamespace(seconds=lambda tries: 0.0 if tries == 1 else 1e6))
     monkeypatch.setattr(outage, "AWAY_SECONDS", -1.0)
     seen, broker = Seen(), Failing()
 

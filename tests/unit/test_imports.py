@@ -78,13 +78,8 @@ def _imports(module: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}:{node.lineno}: imports are written in full"
             for alias in node.names:
-                yield from {f"{node.module}.{alias.name}", str(node.module)} & MODULES.keys()
-
-
-def below(module: str) -> set[str]:
-    """Return what a module imports but the packages that these are in, whose ``__init__`` is not what is meant."""
-    found = imports(module)
-    return {other for other in found if not any(inner.startswith(f"{other}.") for inner in found)}
+                full = f"{node.module}.{alias.name}"
+                yield from {full if full in MODULES else str(node.module)} & MODULES.keys()
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -96,7 +91,7 @@ def test_module_has_a_row(module: str) -> None:
 def test_module_imports_from_lower_rows_and_its_own_folder_only(module: str) -> None:
     wrong = [
         other
-        for other in below(module)
+        for other in imports(module)
         if folder(other) != folder(module)
         and (row(other) or 0) <= (row(module) or 0)
         and not (is_user(module) and other == "sqspipes")
@@ -111,17 +106,23 @@ def is_user(module: str) -> bool:
 
 @pytest.mark.parametrize("module", sorted(filter(is_user, MODULES)))
 def test_command_line_and_demo_use_public_names_alone(module: str) -> None:
-    others = [other for other in below(module) if not is_user(other)]
-    assert others in ([], ["sqspipes"]) or module == "sqspipes.cli"
-    names = {
-        alias.name
-        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module == "sqspipes"
-        for alias in node.names
-    }
+    others = {other for other in imports(module) if not is_user(other)}
     # Before it can catch Ctrl-C itself the command has to say that it is there.
-    started = {"_starting"} if module == "sqspipes.cli" else set()
-    assert names - set(sqspipes.__all__) - started == set()
+    assert others - {"sqspipes"} == ({"sqspipes._starting"} if module == "sqspipes.cli" else set())
+    assert set(names_of_the_package(module)) - {*sqspipes.__all__, "__file__", "_starting"} == set()
+
+
+def names_of_the_package(module: str) -> Iterator[str]:
+    """Yield the names of the package itself that a module imports, or takes from it."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "sqspipes":
+            yield from (alias.name for alias in node.names)
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "sqspipes"
+        ):
+            yield node.attr
 
 
 def circles(edges: dict[str, set[str]]) -> list[list[str]]:
@@ -143,15 +144,14 @@ def circles(edges: dict[str, set[str]]) -> list[list[str]]:
 
 
 def test_modules_are_free_of_circles() -> None:
-    assert circles({module: below(module) for module in MODULES if module != "sqspipes"}) == []
+    assert circles({module: set(imports(module)) for module in MODULES}) == []
 
 
 def test_folders_are_free_of_circles() -> None:
     edges: dict[str, set[str]] = {}
     for module in MODULES:
-        if module not in ("sqspipes", "sqspipes.__main__"):
-            others = {folder(other) for other in below(module) if other != "sqspipes"}
-            edges.setdefault(folder(module), set()).update(others - {folder(module)})
+        others = {folder(other) for other in imports(module)}
+        edges.setdefault(folder(module), set()).update(others - {folder(module)})
     assert circles(edges) == []
 
 

@@ -5,7 +5,9 @@ now: its oldest message. ``flight`` has a row for each message that was received
 lease while it has one. So each step touches a few rows, however many messages wait.
 
 A change of the tables that older versions cannot work with is a further entry of ``MIGRATIONS``. One that they
-need not know, as a further table, is an entry of ``_ADDITIONS``: then old and new processes share a file.
+need not know, as a further table, is an entry of ``_ADDITIONS``: then old and new processes share a file. A process
+that has a file open looks at its version no more, so the first entry that changes a table has to see to it that no
+older process goes on writing.
 """
 
 from __future__ import annotations
@@ -74,7 +76,9 @@ def newest() -> int:
 
 
 def check_version(connection: sqlite3.Connection, address: str, version: int) -> None:
-    """Refuse a file of a newer version than this sqspipes knows."""
+    """Refuse a file of ours whose version this sqspipes does not know: a newer one, or none at all."""
+    if version < MIGRATIONS[0].version:
+        raise BrokerError(f"{address} has tables of version {version}: there is no such version")
     if version > newest():
         try:
             found = connection.execute("SELECT release FROM needs").fetchone()

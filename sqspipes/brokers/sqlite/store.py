@@ -220,7 +220,8 @@ class Store:
         self._begun = True
         transaction = self._transaction()
         try:
-            size, messages = (sum(numbers) for numbers in zip(*(each.adds for each in batch), strict=True))
+            # A handler of a signal may have emptied the batch.
+            size, messages = sum(each.adds[0] for each in batch), sum(each.adds[1] for each in batch)
             self._room.check(size, messages, restarted=restarted)
             for request in batch:
                 request.run(transaction)

@@ -1,4 +1,4 @@
-"""Listing: what there is to run."""
+"""List: what there is to run."""
 
 from __future__ import annotations
 

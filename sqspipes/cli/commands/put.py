@@ -1,4 +1,4 @@
-"""Putting: JSON values into a task's queue, from the command line or from standard input."""
+"""Put: JSON values into a task's queue, from the command line or from standard input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running: tasks until they are told to stop, or until all is through."""
+"""Run: tasks until they are told to stop, or until all is through."""
 
 from __future__ import annotations
 

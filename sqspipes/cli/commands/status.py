@@ -1,4 +1,4 @@
-"""Watching: what waits, what is under way and what died, once or again and again."""
+"""Status: what waits, what is under way and what died, once or again and again."""
 
 from __future__ import annotations
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import sqspipes
-from sqspipes import OptionError, TaskClient, did_you_mean
+from sqspipes import OptionError, Pipeline, TaskClient, did_you_mean
 from sqspipes.cli.shared.streams import printing_to_error
 from sqspipes.console.text import in_one_line
 
@@ -165,13 +164,7 @@ def _members(module: ModuleType) -> Iterator[Finding]:
 
 
 def _is_pipeline(value: Any) -> bool:
-    pipeline = getattr(sqspipes, "Pipeline", None)
-    return (
-        isinstance(value, type)
-        and pipeline is not None
-        and value is not pipeline
-        and issubclass(value, pipeline)
-    )
+    return isinstance(value, type) and value is not Pipeline and issubclass(value, Pipeline)
 
 
 def _place(error: BaseException, file: Path) -> str:

@@ -34,6 +34,13 @@ def leave_to_parent() -> None:
         signal.signal(_HANGUP, _ignore)  # not SIG_IGN: what tasks start would inherit that
 
 
+def _undo() -> None:
+    """In a process that a task forks, have these signals end it, as everywhere."""
+    for number in (signal.SIGTERM, _HANGUP):
+        if number is not None and signal.getsignal(number) in (_end, _hang_up, _ignore):
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _end(number: int, frame: FrameType | None) -> None:
     """End the command as if by itself: the terminal gets its cursor back."""
     _end_a_fork(number)
@@ -53,7 +60,11 @@ def _ignore(number: int, frame: FrameType | None) -> None:
 
 
 def _end_a_fork(number: int) -> None:
-    """In a process that a task forked, let a signal do what it does everywhere: end the process."""
+    """In a process that a task forked, end it: a signal may come before ``_undo`` was called there."""
     if os.getpid() != _pid:
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_undo)

@@ -18,11 +18,10 @@ from typing import Any, TypeVar
 
 import worker
 
-from sqspipes import TaskCallback, TaskClient
+from sqspipes import TaskCallback, TaskClient, defaults
 from sqspipes.brokers.base import Answer, Entry
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.brokers.sqlite.store import Store
-from sqspipes.defaults import SHORTEST_LEASE
 from sqspipes.messages.message import Delivery
 
 T = TypeVar("T")
@@ -108,7 +107,7 @@ def pipe() -> TaskClient:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(message)s")
-    SHORTEST_LEASE = 1.0
+    defaults.SHORTEST_LEASE = 1.0
     with (
         contextlib.suppress(KeyboardInterrupt),
         pipe() as client,

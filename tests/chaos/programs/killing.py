@@ -18,8 +18,7 @@ from typing import Any
 
 import worker
 
-from sqspipes import TaskClient
-from sqspipes.defaults import SHORTEST_LEASE
+from sqspipes import TaskClient, defaults
 
 logger = logging.getLogger("killing")
 settings = worker.settings
@@ -79,5 +78,5 @@ class Loop:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(relativeCreated)d %(levelname)s %(message)s")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    SHORTEST_LEASE = 1.0
+    defaults.SHORTEST_LEASE = 1.0
     Loop().run()
