@@ -24,7 +24,7 @@ class BuildWithGuide(build_py):
 
 setup(
     name="sqspipes",
-    version="1.0.0",
+    version="1.1.0.dev0",
     description="Chains plain Python functions over AWS SQS FIFO queues, as a shell chains programs with |",
     long_description=(HERE / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",

@@ -39,7 +39,7 @@ class Commands(click.Group):
         if others and self.get_command(context, others[0]) is not None:
             return f"The command comes first: sqspipes {others[0]} {' '.join([name, *others[1:]])}"
         near = did_you_mean(name, [*commands.names(), *ALIASES])
-        return f"There is no command {name!r}{near}: there are {', '.join(commands.names())}"
+        return f"There is no command {name!r}{near}: there are {', '.join([*commands.names(), *ALIASES])}"
 
 
 def _show_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:

@@ -27,9 +27,9 @@ class Summary:
 class Counts:
     """What tasks, runs or processes did; ``+`` merges two, and the text is what the log says at the end."""
 
-    done: int = field(default=0, metadata={"said": "calls done"})
-    failed: int = field(default=0, metadata={"said": "failed"})
-    dead: int = field(default=0, metadata={"said": "dead letters"})
+    done: int = field(default=0, metadata={"one": "call done", "many": "calls done"})
+    failed: int = field(default=0, metadata={"one": "failed", "many": "failed"})
+    dead: int = field(default=0, metadata={"one": "dead letter", "many": "dead letters"})
 
     @classmethod
     def of(cls, told: Any) -> Counts:
@@ -42,7 +42,8 @@ class Counts:
         return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def __str__(self) -> str:
-        return ", ".join(f"{getattr(self, each.name)} {each.metadata['said']}" for each in fields(self))
+        counted = [(getattr(self, each.name), each.metadata) for each in fields(self)]
+        return ", ".join(f"{count} {said['one' if count == 1 else 'many']}" for count, said in counted)
 
     def summary(self, reason: str) -> Summary:
         """Return the summary of a run that has done this."""

@@ -243,17 +243,13 @@ def _make_task(domain: str, given: Any, index: int, defaults: Mapping[str, Any])
     if step is not None:
         own = {key: getattr(step, key) for key in KEYS if hasattr(step, key)}
         given = {"name": step.label or step.__name__, **own, **given}
+    called_so = given.get("name") or getattr(given.get("method"), "__name__", index)
+    _check_keys(f"task {called_so!r}: ", given)
     name = _checked_task_name(domain, given, index)
     if step is not None:
         kind = AsyncStepCall if callables.kind_of(step.consume).is_async else StepCall
         given = {**given, "method": kind(step, domain, name)}
     says = f"task {name!r}: "
-    for key, value in given.items():
-        if key not in KEYS:
-            hint = checks.did_you_mean(key, KEYS)
-            raise OptionError(
-                f"{says}key {key!r} ({value!r}) is not known{hint}: allowed are {', '.join(KEYS)}"
-            )
     if index and given.get("interval") is not None:
         raise OptionError(f"{says}interval is {given['interval']!r}: allowed for the first task only")
     return Task(
@@ -266,6 +262,16 @@ def _make_task(domain: str, given: Any, index: int, defaults: Mapping[str, Any])
             if option.name != "name"
         },
     )
+
+
+def _check_keys(says: str, given: Mapping[str, Any]) -> None:
+    for key, value in given.items():
+        if key not in KEYS:
+            hint = checks.did_you_mean(key, KEYS)
+            raise OptionError(
+                f"{says}key {key!r} ({value!r}) is not known{hint}: allowed are {', '.join(KEYS)}"
+            )
+    _checked_method(f"{says}method", given.get("method"))
 
 
 def _checked_task_name(domain: str, given: Mapping[str, Any], index: int) -> str:

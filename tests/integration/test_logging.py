@@ -93,7 +93,7 @@ def test_summary_is_logged_when_a_run_ends(domain: str, log: pytest.LogCaptureFi
         client.put(2, task="good")
         client.run(drain=True)
     last = lines(log, logging.INFO)[-1]
-    for part in ("drained", "1 calls done", "2 failed", "1 dead"):
+    for part in ("drained", "1 call done", "2 failed", "1 dead"):
         assert part in last
 
 

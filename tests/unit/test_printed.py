@@ -122,4 +122,4 @@ def test_each_counter_is_added_told_and_printed() -> None:
         name: 2 ** (p + 1) for p, name in enumerate(names)
     }
     assert [each.name for each in fields(Summary)] == ["reason", *names]
-    assert str(one) == "1 calls done, 2 failed, 4 dead letters"
+    assert str(one) == "1 call done, 2 failed, 4 dead letters"
