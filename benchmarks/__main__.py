@@ -81,8 +81,8 @@ def main(arguments: Sequence[str]) -> int:
         runs = 1 if job.once else options.runs
         found = measured(systems_of(job, options), runs)
         if options.quick:
-            lines = (textwrap.fill(each, 100, subsequent_indent="  ") for each in ratios(found, job.base))
-            print("\n".join([job.name, *lines, ""]), flush=True)
+            lines = [textwrap.fill(each, 100, subsequent_indent="  ") for each in ratios(found, job.base)]
+            print("\n".join([job.name, *(lines or [table(found)]), ""]), flush=True)
         else:
             print(f"{job.name}\n\n{textwrap.fill(job.about, 100)}\n\n{table(found)}\n", flush=True)
         if options.write:

@@ -119,6 +119,31 @@ def slow_tasks(scale: Scale) -> Systems:
     return {"ceiling": lambda: ceiling, **both(measuring.backlog, **sizes)}
 
 
+def mixed(scale: Scale) -> Systems:
+    """Return a backlog in which one call in a hundred is slow."""
+    sizes: dict[str, Any] = {"messages": scale.of(2_000, 12_000), "round_trip": 0.01, "workers": 16}
+    return {OURS: partial(measuring.backlog, "ours", seconds=0.05, kind="mixed", **sizes)}
+
+
+def short_tasks(scale: Scale) -> Systems:
+    """Return tasks that wait for a little, or compute for a little."""
+    sizes: dict[str, Any] = {"messages": scale.of(1_000, 6_000), "round_trip": 0.01, "workers": 16}
+    kinds = {
+        "1 ms of sleep": ("sleep", 0.001),
+        "5 ms of sleep": ("sleep", 0.005),
+        "1 ms of CPU": ("burn", 0.001),
+    }
+    return {
+        name: partial(measuring.backlog, "ours", seconds=seconds, kind=kind, **sizes)
+        for name, (kind, seconds) in kinds.items()
+    }
+
+
+def engine_alone(scale: Scale) -> Systems:
+    """Return a backlog on a broker that answers at once."""
+    return {OURS: partial(measuring.engine, scale.of(3_000, 20_000), 16)}
+
+
 def quota(scale: Scale) -> Systems:
     """Return a backlog under a FIFO queue's own quota."""
     most = {measuring.PER_TASK: 3000.0}
@@ -257,6 +282,26 @@ JOBS = (
         "Tasks of 50 ms on 64 workers in all, which can do 640 messages a second at most.",
         "ceiling",
         slow_tasks,
+    ),
+    Job(
+        "mixed",
+        "The job *busy* at 10 ms, and one call in a hundred lasts 50 ms.",
+        "",
+        mixed,
+    ),
+    Job(
+        "short tasks",
+        "Tasks that sleep for 1 or 5 ms, or compute for 1 ms, at 10 ms with 16 workers each.",
+        "",
+        short_tasks,
+        slow=True,
+    ),
+    Job(
+        "engine",
+        "A backlog of 20,000 messages on a broker that answers at once, in its own process: the engine alone, with"
+        " decoding and encoding. A change of threads is counted where a thread gives up the CPU by itself.",
+        "",
+        engine_alone,
     ),
     Job(
         "second process",

@@ -29,6 +29,7 @@ SECONDS = "seconds"
 MESSAGE_TASKS = "message-tasks/s"
 REQUESTS = "requests per message and task"
 CPU = "CPU s per 1,000 message-tasks"
+CHANGES = "changes of threads per message-task"
 DOLLARS = "$ per million messages and task"
 CALL_P50, CALL_P99 = "put to call, p50 ms", "put to call, p99 ms"
 PER_TASK = "messages/s and task"
@@ -90,6 +91,19 @@ def backlog(name: str, round_trip: float, messages: int, **options: Any) -> Figu
         ITEMS: found["done"] / found["seconds"],
         **per_task(total, messages),
         CPU: found["cpu"] / messages / TASKS * 1000,
+        CHANGES: found["changes"] / messages / TASKS,
+    }
+
+
+def engine(messages: int, workers: int) -> Figures:
+    """Let a program do a backlog on a broker that answers at once, in its own process."""
+    with program("ours", "engine", messages=messages, workers=workers) as it:
+        it.go()
+        found = it.found()
+    return {
+        MESSAGE_TASKS: TASKS * messages / found["seconds"],
+        CPU: found["cpu"] / messages / TASKS * 1000,
+        CHANGES: found["changes"] / messages / TASKS,
     }
 
 

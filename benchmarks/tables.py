@@ -55,7 +55,9 @@ def drawn(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def ratios(found: Found, base: str) -> list[str]:
     """Return a line for each system: its figures as multiples of those of another one, or the shares it has."""
     if not base:
-        return [f"{system}: share {figures[SHARE]:.2f}" for system, figures in found.items()]
+        return [
+            f"{system}: share {figures[SHARE]:.2f}" for system, figures in found.items() if SHARE in figures
+        ]
     lines = []
     for system, figures in found.items():
         parts = [

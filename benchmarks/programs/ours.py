@@ -6,10 +6,13 @@ import threading
 from typing import Any
 
 from benchmarks.programs import work
-from sqspipes import TaskClient
+from benchmarks.programs.instant import Instant
+from sqspipes import Broker, TaskClient
 
 
-def piped(broker: str, first: Any, second: Any, options: dict[str, Any] | None, **keys: Any) -> TaskClient:
+def piped(
+    broker: str | Broker, first: Any, second: Any, options: dict[str, Any] | None, **keys: Any
+) -> TaskClient:
     """Return a client with two tasks, its queues made."""
     client = TaskClient("bench", broker=broker, **options or {})
     client.register_tasks(
@@ -23,6 +26,7 @@ def busy(
     messages: int,
     workers: int,
     seconds: float = 0.0,
+    kind: str = "sleep",
     broker: str = "sqs://",
     behind: int = 0,
     groups: int = 0,
@@ -32,10 +36,10 @@ def busy(
     sink = work.Sink(messages, lines=broker.startswith("sqs"))
 
     def vowels(word: str) -> list[str]:
-        return work.vowels(word, seconds)
+        return work.vowels(word, seconds, kind)
 
     def count(pair: list[str]) -> None:
-        sink.add(work.count(pair, seconds)[0])
+        sink.add(work.count(pair, seconds, kind)[0])
 
     def group(word: str) -> int:
         return int(word.rpartition("-")[2]) % groups
@@ -43,6 +47,20 @@ def busy(
     client = piped(broker, vowels, count, options, workers=workers)
     client.put_many(work.words(messages + behind), group=group if groups else None)
     spent = work.go(first=client.queue_names[0])
+    client.start()
+    work.tell({"done": sink.wait(), **spent()})
+
+
+def engine(messages: int, workers: int) -> None:
+    """Do a backlog on a broker that answers at once."""
+    sink = work.Sink(messages)
+
+    def count(pair: list[str]) -> None:
+        sink.add(work.count(pair)[0])
+
+    client = piped(Instant(), work.vowels, count, None, workers=workers)
+    client.put_many(work.words(messages))
+    spent = work.go()
     client.start()
     work.tell({"done": sink.wait(), **spent()})
 
@@ -144,4 +162,4 @@ def burning(messages: int, seconds: float, processes: int) -> None:
 
 
 if __name__ == "__main__":
-    work.main(busy, serve, feed, fill, put_singly, idle, joining, burning)
+    work.main(busy, engine, serve, feed, fill, put_singly, idle, joining, burning)

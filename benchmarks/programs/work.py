@@ -24,17 +24,25 @@ def words(count: int) -> Iterator[str]:
     return (f"{number * 7919 % 1_000_003:06d}-benchmark-{number}" for number in range(count))
 
 
-def vowels(word: str, seconds: float = 0.0) -> list[str]:
+def last(seconds: float, kind: str, word: str) -> None:
+    """Let a call ``sleep`` so many seconds, ``burn`` so many of the CPU's, or, ``mixed``, sleep once in a hundred."""
+    if kind == "burn":
+        burn(seconds)
+    elif kind == "sleep" or int(word.rpartition("-")[2]) % 100 == 0:
+        time.sleep(seconds)  # the work itself
+
+
+def vowels(word: str, seconds: float = 0.0, kind: str = "sleep") -> list[str]:
     """Return a word and its vowels, after the seconds that the work takes."""
     if seconds:
-        time.sleep(seconds)  # the work itself
+        last(seconds, kind, word)
     return [word, "".join(letter for letter in word if letter in "aeiou")]
 
 
-def count(pair: list[str], seconds: float = 0.0) -> tuple[str, int]:
+def count(pair: list[str], seconds: float = 0.0, kind: str = "sleep") -> tuple[str, int]:
     """Return a word and how many vowels it has, after the seconds that the work takes."""
     if seconds:
-        time.sleep(seconds)  # the work itself
+        last(seconds, kind, pair[0])
     return pair[0], len(pair[1])
 
 
@@ -129,11 +137,25 @@ def tell(found: Mapping[str, Any]) -> None:
 
 
 def go(**told: Any) -> Callable[[], dict[str, float]]:
-    """Tell that the program is ready, and wait for the word; return what gives seconds and CPU seconds since."""
+    """Tell that the program is ready, and wait for the word; return what gives all that was spent since."""
     tell(told)
     sys.stdin.readline()
-    begun, cpu = time.perf_counter(), time.process_time()
-    return lambda: {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - cpu}
+    begun, cpu, changes = time.perf_counter(), time.process_time(), changes_of_threads()
+    return lambda: {
+        "seconds": time.perf_counter() - begun,
+        "cpu": time.process_time() - cpu,
+        "changes": changes_of_threads() - changes,
+        "threads": threading.active_count(),
+    }
+
+
+def changes_of_threads() -> int:
+    """Return how often a thread of this process has given up the CPU by itself; 0 where nobody counts."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
 
 
 def main(*functions: Callable[..., None]) -> None:
