@@ -30,6 +30,7 @@ from sqspipes.demo.census import (
     Ledger,
     build_client,
     library,
+    package_of,
     plain_loop,
     reached,
     read_ledger,
@@ -186,8 +187,11 @@ def show_ledger(screen: Screen, ledger: Ledger) -> None:
 def demo(packages: Sequence[str]) -> int:
     """Take the census with the pipe and with a plain loop; return 0 if all is as promised."""
     screen, files = Screen(), source_files(packages)
+    for package in packages:
+        if not any(package_of(file) == package for file in files):
+            raise SystemExit(f"Error: {library()} has no package {package!r}")
     if len(files) < 2:
-        raise SystemExit(f"too few source files of {', '.join(packages)} in {library()}")
+        raise SystemExit(f"Error: too few source files of {', '.join(packages)} in {library()}")
     screen.say(f"A census of {library()}: put -> parse -> count -> add_up")
     with tempfile.TemporaryDirectory(prefix="sqspipes-") as name:
         broker = f"sqlite:///{Path(name, 'pipe.db').as_posix()}"

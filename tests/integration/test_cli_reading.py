@@ -30,7 +30,7 @@ def test_demo_counts_the_packages_that_are_named(shell: Shell) -> None:
 
 
 def test_demo_of_nothing_is_an_error(shell: Shell) -> None:
-    assert "too few source files of no_such_package" in shell.refused("demo", "no_such_package")
+    assert "has no package 'no_such_package'" in shell.refused("demo", "no_such_package")
 
 
 def test_help_has_every_command_in_a_line_that_is_not_cut(shell: Shell) -> None:
