@@ -31,7 +31,7 @@ ROWS = (
     "client",
     "settings",
     "processes/ operations/",
-    "runner/",
+    "runner/ engine/",
     "brokers",
     "brokers/redis/ brokers/sqlite/ brokers/sqs/",
     "brokers/sqs/lean/",

@@ -1,0 +1,171 @@
+"""The adapter: an exchange over a broker that blocks, with a few threads that leave answers in the engine's inbox.
+
+Each open poll has a thread of its own. All other requests share a few threads that no poll ever takes, so that an
+acknowledgement or an extension never waits for a poll to end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
+
+from sqspipes.brokers.base import Broker
+from sqspipes.brokers.exchange import Done, Exchange, Receive, Reply, Request, Ticket, ask
+from sqspipes.support import clocks
+
+#: Seconds between two interrupts of polls that are cut: one may have opened just after the last.
+INTERRUPT_SECONDS = 0.1
+
+#: Threads that all requests but polls share.
+SHARED_THREADS = 4
+
+
+class BlockingTicket(Ticket):
+    """A request that a thread of the adapter makes."""
+
+    __slots__ = ("_adapter", "done", "is_cut", "request")
+
+    def __init__(self, adapter: BlockingExchange, request: Request, done: Done) -> None:
+        self._adapter = adapter
+        self.request = request
+        self.done = done
+        self.is_cut = False
+
+    def cut(self) -> None:
+        """End a poll soon."""
+        if isinstance(self.request, Receive) and not self.is_cut:
+            self.is_cut = True
+            self._adapter.interrupt()
+
+
+class BlockingExchange(Exchange):
+    """The exchange over a broker that blocks; ``tell`` leaves word in the inbox of the engine, from any thread.
+
+    Another run may interrupt all receives of a broker that it shares. So a poll that ends early and empty, and was
+    not cut here, is asked again for the rest of its time.
+    """
+
+    def __init__(self, broker: Broker, tell: Callable[[Callable[[], object]], object], name: str) -> None:
+        self._broker = broker
+        self._tell = tell
+        self._polls = _Threads(f"{name} poll")
+        self._others = _Threads(f"{name} request", SHARED_THREADS)
+        self._open: set[BlockingTicket] = set()  # polls, touched in the engine's turn
+        self._interrupting = threading.Event()
+        self._closed = False
+        self._interrupter: threading.Thread | None = None
+        self._name = name
+
+    def submit(self, request: Request, done: Done) -> Ticket:
+        """Begin a request."""
+        ticket = BlockingTicket(self, request, done)
+        if self._closed:
+            raise RuntimeError("the exchange is closed: it takes no more requests")
+        if isinstance(request, Receive) and request.is_poll:
+            self._open.add(ticket)
+            self._polls.give(partial(self._ask, ticket))
+        else:
+            self._others.give(partial(self._ask, ticket))
+        return ticket
+
+    def close(self) -> None:
+        """Take no more requests, and cut the open polls."""
+        self._closed = True
+        for ticket in tuple(self._open):
+            ticket.cut()
+        self._polls.close()
+        self._others.close()
+        if not self._open:
+            self._interrupting.set()
+
+    def interrupt(self) -> None:
+        """Interrupt the broker's receives until no poll that was cut is open; in a thread, as a broker may block."""
+        if self._interrupter is None:
+            self._interrupter = threading.Thread(
+                target=self._interrupt, name=f"{self._name} interrupts", daemon=True
+            )
+            self._interrupter.start()
+        self._interrupting.set()
+
+    def _interrupt(self) -> None:
+        while True:
+            self._interrupting.wait()
+            self._interrupting.clear()
+            while any(ticket.is_cut for ticket in tuple(self._open)):
+                try:
+                    self._broker.interrupt()
+                except Exception:
+                    break  # it is closed, or away: polls end by themselves
+                self._interrupting.wait(INTERRUPT_SECONDS)
+            if self._closed and not self._open:
+                return
+
+    # In the adapter's threads
+
+    def _ask(self, ticket: BlockingTicket) -> None:
+        came: Reply | BaseException
+        try:
+            came = self._asked(ticket)
+        except BaseException as error:
+            came = error
+        self._tell(partial(self._answered, ticket, came))
+
+    def _asked(self, ticket: BlockingTicket) -> Reply:
+        request = ticket.request
+        if not isinstance(request, Receive):
+            return ask(self._broker, request)
+        deadline = clocks.monotonic() + request.wait
+        while not ticket.is_cut:
+            reply = ask(self._broker, request)
+            left = deadline - clocks.monotonic()
+            if reply or left <= 0:
+                return reply
+            request = Receive(request.queue, request.count, left, request.lease, request.attempt)
+        return []
+
+    # In the engine's turn
+
+    def _answered(self, ticket: BlockingTicket, came: Reply | BaseException) -> None:
+        self._open.discard(ticket)
+        if self._closed and not self._open:
+            self._interrupting.set()
+        ticket.done(came)
+
+
+class _Threads:
+    """Threads that are started as work comes, ``most`` at most; one that has nothing to do takes what comes next."""
+
+    def __init__(self, name: str, most: int | None = None) -> None:
+        self._name = name
+        self._most = most
+        self._work: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
+        self._count = 0
+        self._busy = 0  # what was given and is not done
+        self._lock = threading.Lock()
+
+    def give(self, work: Callable[[], Any]) -> None:
+        """Have a thread do something."""
+        with self._lock:
+            self._busy += 1
+            if self._busy > self._count and (self._most is None or self._count < self._most):
+                self._count += 1
+                name = f"{self._name} {self._count}"
+                threading.Thread(target=self._run, name=name, daemon=True).start()
+        self._work.put(work)
+
+    def close(self) -> None:
+        """End the threads when all that was given is done."""
+        with self._lock:
+            count, self._count = self._count, 0
+        for _ in range(count):
+            self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
+            with self._lock:
+                self._busy -= 1
+            del work

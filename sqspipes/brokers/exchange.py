@@ -1,0 +1,98 @@
+"""The port of the engine: requests are values, and their answers come later.
+
+A ``Broker`` blocks the thread that asks. An ``Exchange`` never does: ``submit`` takes a request and returns at once,
+and ``done`` is called with what came of it in a later turn of the engine's loop. ``adapter.py`` makes an exchange of
+any broker.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sqspipes.brokers.base import Answer, Broker, Entry
+from sqspipes.messages.message import Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Store messages, in order."""
+
+    queue: str
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """Take up to ``count`` messages for ``lease`` seconds; wait up to ``wait`` seconds for the first one."""
+
+    queue: str
+    count: int
+    wait: float
+    lease: float
+    attempt: str
+
+    @property
+    def is_poll(self) -> bool:
+        """Whether the receive may stay open for long."""
+        return self.wait > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """Delete delivered messages for good."""
+
+    queue: str
+    receipts: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """Set the seconds, counted from now, that deliveries stay invisible; 0 gives one back at once."""
+
+    queue: str
+    leases: Sequence[tuple[str, float]]
+
+
+Request: TypeAlias = Send | Receive | Ack | Extend
+
+#: The answers to the entries of a request, in their order; or what a receive took.
+Reply: TypeAlias = Sequence[Answer] | Sequence[Delivery]
+
+#: Is told what came of a request: its reply, or the error that the broker raised.
+Done: TypeAlias = Callable[[Reply | BaseException], None]
+
+
+class Ticket(ABC):
+    """A request under way."""
+
+    @abstractmethod
+    def cut(self) -> None:
+        """End a poll soon: its answer has what it took already. Any other request goes on as it would."""
+
+
+class Exchange(ABC):
+    """Requests to one broker for one engine. All methods are called in the engine's turn."""
+
+    @abstractmethod
+    def submit(self, request: Request, done: Done) -> Ticket:
+        """Begin a request. ``done`` is called once, in a later turn, and never inside ``submit``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Take no more requests, and cut the open polls; what is under way still tells what came of it."""
+
+
+def ask(broker: Broker, request: Request) -> Reply:
+    """Make a request in this thread, and return its reply."""
+    match request:
+        case Send(queue, entries):
+            return broker.send(queue, entries)
+        case Receive(queue, count, wait, lease, attempt):
+            return broker.receive(queue, count=count, wait=wait, lease=lease, attempt=attempt)
+        case Ack(queue, receipts):
+            return broker.ack(queue, receipts)
+        case Extend(queue, leases):
+            return broker.extend(queue, leases)

@@ -1,0 +1,186 @@
+"""The loop: timers at their time, word from any thread, sockets that are ready; a turn that ends."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from sqspipes.engine.loop import MOST_CANCELLED, Loop
+
+#: Seconds after which a test that waits for a thread fails.
+PATIENCE = 10.0
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["default", "select", "no eventfd"])
+def loop(request: pytest.FixtureRequest, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    """A loop on each kind of selector, and with each kind of wake-up."""
+    if request.param == "no eventfd":
+        monkeypatch.delattr(os, "eventfd", raising=False)
+    made = Loop(selectors.SelectSelector() if request.param == "select" else None, clock)
+    yield made
+    made.close()
+
+
+def test_timer_is_due_at_its_time_and_once(loop: Loop, clock: Clock) -> None:
+    done: list[str] = []
+    loop.later(5.0, lambda: done.append("five"))
+    loop.later(2.0, lambda: done.append("two"))
+    loop.at(102.0, lambda: done.append("two, too"))
+    loop.turn(0)
+    assert done == []
+    clock.now += 2.0
+    loop.turn(0)
+    assert done == ["two", "two, too"]
+    clock.now += 50.0
+    loop.turn(0)
+    loop.turn(0)
+    assert done == ["two", "two, too", "five"]
+
+
+def test_timer_that_is_cancelled_does_nothing(loop: Loop, clock: Clock) -> None:
+    done: list[int] = []
+    first, second = (loop.later(1.0, lambda number=number: done.append(number)) for number in range(2))  # type: ignore[misc]
+    first.cancel()
+    first.cancel()
+    clock.now += 1.0
+    loop.turn(0)
+    second.cancel()
+    assert done == [1]
+
+
+def test_timers_that_are_cancelled_do_not_pile_up(loop: Loop, clock: Clock) -> None:
+    done: list[int] = []
+    loop.later(1.0, lambda: done.append(1))
+    for _ in range(20 * MOST_CANCELLED):
+        loop.later(1_000.0, lambda: done.append(2)).cancel()
+    assert len(loop._timers) <= MOST_CANCELLED + 2
+    clock.now += 2_000.0
+    loop.turn(0)
+    assert done == [1]
+
+
+def test_word_is_done_in_the_order_in_which_it_was_told(loop: Loop) -> None:
+    done: list[int] = []
+    for number in range(100):
+        loop.tell(lambda number=number: done.append(number))  # type: ignore[misc]
+    loop.turn()
+    assert done == list(range(100))
+
+
+def test_word_of_another_thread_ends_the_wait(loop: Loop) -> None:
+    done: list[str] = []
+    waiting = threading.Thread(target=loop.turn)
+    waiting.start()
+    loop.tell(lambda: done.append("told"))
+    waiting.join(PATIENCE)
+    assert not waiting.is_alive()
+    assert done == ["told"]
+
+
+def test_no_word_of_many_threads_is_lost(loop: Loop) -> None:
+    done: list[int] = []
+
+    def tell() -> None:
+        for number in range(500):
+            loop.tell(lambda number=number: done.append(number))  # type: ignore[misc]
+
+    threads = [threading.Thread(target=tell) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while len(done) < 4_000:
+        loop.turn(PATIENCE)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(done) == sorted(list(range(500)) * 8)
+
+
+def test_what_a_turn_brings_about_waits_for_the_next_one(loop: Loop) -> None:
+    done: list[str] = []
+
+    def again() -> None:
+        done.append("again")
+        loop.tell(again)
+        loop.later(0.0, lambda: done.append("timer"))
+
+    loop.tell(again)
+    loop.turn()
+    assert done == ["again"]
+    loop.turn()
+    assert done == ["again", "timer", "again"]
+
+
+def test_socket_that_is_ready_is_told_of_in_each_turn(loop: Loop) -> None:
+    one, other = socket.socketpair()
+    done: list[bytes] = []
+    with one, other:
+        loop.watch(one, selectors.EVENT_READ, lambda: done.append(one.recv(1)))
+        loop.turn(0)
+        other.send(b"ab")
+        loop.turn()
+        loop.turn()
+        assert done == [b"a", b"b"]
+        loop.watch(one, selectors.EVENT_WRITE, lambda: done.append(b"writable"))
+        loop.turn()
+        assert done[2:] == [b"writable"]
+        loop.unwatch(one)
+        loop.unwatch(one)
+        loop.turn(0)
+        assert len(done) == 3
+
+
+def test_wait_ends_when_a_timer_is_due() -> None:
+    loop = Loop()
+    done: list[str] = []
+    loop.later(0.05, lambda: done.append("due"))
+    while not done:
+        loop.turn(PATIENCE)
+    loop.close()
+
+
+def test_loop_that_is_closed_is_told_in_vain_and_touches_no_file_of_others(loop: Loop) -> None:
+    descriptor = loop._wakeup.descriptor
+    reader, writer = os.pipe()
+    loop.close()
+    os.dup2(writer, descriptor)  # another file has its number now
+    loop.tell(lambda: None)
+    os.set_blocking(reader, False)
+    with pytest.raises(BlockingIOError):
+        os.read(reader, 1)
+    for each in (reader, writer, descriptor):
+        os.close(each)
+    loop.close = lambda: None  # type: ignore[method-assign]
+
+
+def test_close_in_a_forked_child_leaves_the_parent_its_sockets(loop: Loop) -> None:
+    one, other = socket.socketpair()
+    done: list[bytes] = []
+    with one, other:
+        loop.watch(one, selectors.EVENT_READ, lambda: done.append(one.recv(1)))
+        child = os.fork()
+        if child == 0:
+            loop.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        other.send(b"a")
+        loop.turn(PATIENCE)
+    assert done == [b"a"]
