@@ -6,6 +6,7 @@ from typing import Any
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import OptionError
+from sqspipes.support.checks import did_you_mean
 from sqspipes.support.urls import shown
 
 
@@ -45,8 +46,9 @@ def open_broker(
         return SqliteBroker(url)
     if scheme in ("redis", "rediss"):
         return _redis_broker(url)
+    hint = did_you_mean(scheme, ("sqs", "sqlite", "memory", "redis", "rediss"))
     allowed = "allowed are sqs://, sqlite:///path.db, memory:// and redis://host:port/db"
-    raise OptionError(f"broker is {shown(url)!r}: {allowed}")
+    raise OptionError(f"broker is {shown(url)!r}{hint}: {allowed}")
 
 
 def _redis_broker(url: str) -> Broker:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import click
 
 from sqspipes import _starting, printable
-from sqspipes.cli.root import root
+from sqspipes.cli.root import INTERRUPTED, root
 from sqspipes.cli.shared import options, signals, streams
 from sqspipes.console.text import in_one_line
 
-#: Exit codes: an error, and an interrupt. Click's is 2 for an error of usage.
-FAILED, INTERRUPTED = 1, 130
+#: The exit code of an error. Click's is 2 for an error of usage.
+FAILED = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import metadata
+from typing import Any
 
 import click
 
 from sqspipes import did_you_mean
 from sqspipes.cli import commands
 from sqspipes.cli.shared.options import shared
+
+#: The exit code of Ctrl-C.
+INTERRUPTED = 130
 
 #: Further names of commands.
 ALIASES = {"push": "put"}
@@ -33,6 +38,15 @@ class Commands(click.Group):
         if args and not args[0].startswith("-") and self.get_command(context, args[0]) is None:
             raise click.UsageError(self._hint(context, args), context)
         return super().resolve_command(context, args)
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; Ctrl-C ends it, and only a terminal gets a new line behind its ``^C``."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                click.echo(err=True)
+            context.exit(INTERRUPTED)
 
     def _hint(self, context: click.Context, args: list[str]) -> str:
         name, *others = args

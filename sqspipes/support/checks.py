@@ -30,7 +30,7 @@ def checked_int(option: str, value: Any, low: int, high: int) -> int:
     """Return an int from low to high."""
     if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return int(value)  # a member of an enumeration prints as something else
-    raise refuse(option, value, f"a whole number from {low:,} to {high:,}")
+    raise refuse(option, value, f"{low:,}" if low == high else f"a whole number from {low:,} to {high:,}")
 
 
 def checked_seconds(option: str, value: Any, low: float = 0.0, high: float = LONGEST_SECONDS) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from tests.integration.shell import Shell
-from tests.integration.support import run_until, until
+from tests.integration.support import PATIENCE, run_until, until
 
 #: What the terminal shows from Ctrl-C on: the keys, and the end of the line.
 INTERRUPTED = "^C\r\n"
@@ -81,3 +83,13 @@ def test_lines_that_are_typed_are_put_and_counted_at_their_end(any_shell: Shell)
         assert terminal.end() == 0
     assert "2 values put in " in terminal.shown
     until(lambda: any_shell.held()[0] == 2)
+
+
+def test_nothing_is_said_where_there_is_no_terminal(shell: Shell) -> None:
+    with shell.started("status", "numbers", "--watch", "--every", "0.1", "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+        assert process.stderr.read() == ""
