@@ -25,6 +25,7 @@ class Credentials:
         self._failed = 0
         self._error: BrokerError | None = None
         self._had = False
+        self._checked: Any = None  # the keys that were looked at last
 
     def get_frozen_credentials(self) -> Any:
         """Return the keys of now, as botocore freezes them; what another thread waited for in vain fails here too."""
@@ -47,7 +48,9 @@ class Credentials:
         except Exception as error:
             self._error, self._failed = self.failed(error), self._failed + 1
             raise self._error from error
-        _check(keys)
+        if keys != self._checked:
+            _check(keys)
+            self._checked = keys
         self._had = True
         return keys
 

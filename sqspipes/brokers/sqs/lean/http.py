@@ -9,8 +9,7 @@ import ssl
 from dataclasses import dataclass
 from urllib.parse import SplitResult
 
-from urllib3.util.wait import wait_for_read
-
+from sqspipes.brokers.sqs.lean.peeking import is_readable
 from sqspipes.brokers.sqs.lean.timeouts import kernel_keeps_timeouts, set_kernel_timeouts
 from sqspipes.support import clocks
 
@@ -61,7 +60,16 @@ class Reply:
 class Connection:
     """A socket to a server, for one request at a time."""
 
-    __slots__ = ("sock", "by_kernel", "reusable", "idle_since", "_begun", "_deadline", "_timeout", "_rest")
+    __slots__ = (
+        "sock",
+        "by_kernel",
+        "reusable",
+        "idle_since",
+        "_begun",
+        "_deadline",
+        "_timeout",
+        "_rest",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -97,7 +105,7 @@ class Connection:
         try:
             # What TLS has read already is not in the kernel any more.
             read = isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()
-            return bool(read) or wait_for_read(self.sock, 0)
+            return bool(read) or is_readable(self.sock)
         except (OSError, ValueError):
             return True
 
@@ -109,10 +117,14 @@ class Connection:
     def _send(self, request: bytes, timeout: float) -> bool:
         """Return whether the server took it all; one may refuse a request before it has read it."""
         self._wait_at_most(timeout)
-        deadline, left = clocks.monotonic() + timeout, memoryview(request)
+        deadline = clocks.monotonic() + timeout
         try:
-            while left := left[self.sock.send(left) :]:
-                self._go_on_until(deadline, "the request could not be sent in time")
+            sent = self.sock.send(request)
+            if sent < len(request):
+                left = memoryview(request)[sent:]
+                while left:
+                    self._go_on_until(deadline, "the request could not be sent in time")
+                    left = left[self.sock.send(left) :]
         except BrokenPipeError:
             return False
         except _SILENCES as error:
