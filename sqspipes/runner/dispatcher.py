@@ -193,7 +193,7 @@ class Dispatcher:
             now = self._shared.leases.clock.now()
             while not self.stopping and self._calls < self.executor.slots:
                 # A suspect that the gate refused is asked for first: it keeps all others out meanwhile.
-                held = self._refused_first() or self.lanes.peek()
+                held = (self._refused and self._refused_first()) or self.lanes.peek()
                 if held is None:
                     self._batch_since = None
                     break
@@ -663,6 +663,8 @@ class Dispatcher:
 
     def is_suspicious(self, delivery: Delivery) -> bool:
         """Say whether a message was received so often, by others or before, that it may kill its process."""
+        if delivery.receives <= MOST_INNOCENT_RECEIVES:
+            return False
         return delivery.receives - self._shared.attempts.of(delivery).given_back > MOST_INNOCENT_RECEIVES
 
     def suspects(self, queue: str) -> int:

@@ -67,6 +67,9 @@ class Gate:
     def enter(self, held: Held) -> bool:
         """Let a call begin, or say no: then ``opened`` tells when to ask again."""
         with self._lock:
+            if self._since is None and not held.suspect:  # nearly always
+                self._inside[held] = self._inside.get(held, 0) + 1
+                return True
             was_shut = self.shut
             told = self._expire()
             if held.suspect:
