@@ -51,8 +51,8 @@ class BlockingExchange(Exchange):
     def __init__(self, broker: Broker, tell: Callable[[Callable[[], object]], object], name: str) -> None:
         self._broker = broker
         self._tell = tell
-        self._polls = _Threads(f"{name} poll")
-        self._others = _Threads(f"{name} request", SHARED_THREADS)
+        self._polls = _RequestThreads(f"{name} poll")
+        self._others = _RequestThreads(f"{name} request", SHARED_THREADS)
         self._open: set[BlockingTicket] = set()  # polls, touched in the engine's turn
         self._interrupting = threading.Event()
         self._closed = False
@@ -135,7 +135,7 @@ class BlockingExchange(Exchange):
         ticket.done(came)
 
 
-class _Threads:
+class _RequestThreads:
     """Threads that are started as work comes, ``most`` at most; one that has nothing to do takes what comes next."""
 
     def __init__(self, name: str, most: int | None = None) -> None:

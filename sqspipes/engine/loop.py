@@ -27,7 +27,7 @@ class Timer:
 
     __slots__ = ("_loop", "do", "when")
 
-    def __init__(self, loop: Loop, when: float, do: Do) -> None:
+    def __init__(self, loop: EngineLoop, when: float, do: Do) -> None:
         self._loop = loop
         self.when = when
         self.do: Do | None = do
@@ -39,7 +39,7 @@ class Timer:
             self._loop.cancelled()
 
 
-class Loop:
+class EngineLoop:
     """Runs the engine's turns. All methods but ``tell`` are called by the thread that leads.
 
     ``clock`` returns seconds that never go back. In a turn come first the timers that are due, then the word in the
@@ -55,7 +55,7 @@ class Loop:
         self._numbers = itertools.count()
         self._cancelled = 0
         self._inbox: deque[Do] = deque()
-        self._wakeup = _Wakeup()
+        self._wakeup = _WakeupDescriptor()
         self._selector.register(self._wakeup.descriptor, selectors.EVENT_READ, self._wakeup.drain)
 
     # From any thread
@@ -135,7 +135,7 @@ class Loop:
         self._wakeup.close()
 
 
-class _Wakeup:
+class _WakeupDescriptor:
     """Ends the wait of a selector, from any thread; a second wake before the drain costs nothing."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 from sqspipes.brokers.adapter import SHARED_THREADS, BlockingExchange
 from sqspipes.brokers.base import Broker, Entry, Kind
 from sqspipes.brokers.exchange import Ack, Extend, Receive, Request, Send, Ticket
-from sqspipes.engine.loop import Loop
+from sqspipes.engine.loop import EngineLoop
 from sqspipes.errors import QueueMissingError
 from tests.contract.steps import PATIENCE, bodies, kinds, made, moment, put, take
 
@@ -22,7 +22,7 @@ class Engine:
     """A loop with an exchange; ``came`` has what came of each request, in the order in which it was told."""
 
     def __init__(self, broker: Broker) -> None:
-        self.loop = Loop()
+        self.loop = EngineLoop()
         self.exchange = BlockingExchange(broker, self.loop.tell, "test")
         self.came: list[tuple[Request, Any]] = []
         self.open = 0

@@ -18,10 +18,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 #: What keeps each queue of the package short, by its file and its name.
 BOUNDS = {
+    "brokers/adapter.py _work": "requests under way, which the engine bounds",
     "brokers/redis/connections.py _idle": "_MOST_IDLE",
     "brokers/sqs/lean/pool.py _idle": "what the pool was told to keep at most",
     "brokers/sqs/quota.py _answers": "its maxlen: times of the newest answers",
     "brokers/sqlite/store.py _pending": "one request for each thread that waits for its answer",
+    "engine/loop.py _inbox": "a word for each call and answer under way, taken out in the next turn",
     "processes/fleet.py _requests": "what users ask for, and signals",
     "runner/batcher.py _behind": "counted with _ready",
     "runner/batcher.py _ready": "wait_for_room: MOST_WAITING_ITEMS and MOST_WAITING_BYTES, or what is held",

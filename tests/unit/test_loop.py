@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sqspipes.engine.loop import MOST_CANCELLED, Loop
+from sqspipes.engine.loop import MOST_CANCELLED, EngineLoop
 
 #: Seconds after which a test that waits for a thread fails.
 PATIENCE = 10.0
@@ -32,16 +32,18 @@ def clock() -> Clock:
 
 
 @pytest.fixture(params=["default", "select", "no eventfd"])
-def loop(request: pytest.FixtureRequest, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+def loop(
+    request: pytest.FixtureRequest, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[EngineLoop]:
     """A loop on each kind of selector, and with each kind of wake-up."""
     if request.param == "no eventfd":
         monkeypatch.delattr(os, "eventfd", raising=False)
-    made = Loop(selectors.SelectSelector() if request.param == "select" else None, clock)
+    made = EngineLoop(selectors.SelectSelector() if request.param == "select" else None, clock)
     yield made
     made.close()
 
 
-def test_timer_is_due_at_its_time_and_once(loop: Loop, clock: Clock) -> None:
+def test_timer_is_due_at_its_time_and_once(loop: EngineLoop, clock: Clock) -> None:
     done: list[str] = []
     loop.later(5.0, lambda: done.append("five"))
     loop.later(2.0, lambda: done.append("two"))
@@ -57,7 +59,7 @@ def test_timer_is_due_at_its_time_and_once(loop: Loop, clock: Clock) -> None:
     assert done == ["two", "two, too", "five"]
 
 
-def test_timer_that_is_cancelled_does_nothing(loop: Loop, clock: Clock) -> None:
+def test_timer_that_is_cancelled_does_nothing(loop: EngineLoop, clock: Clock) -> None:
     done: list[int] = []
     first, second = (loop.later(1.0, lambda number=number: done.append(number)) for number in range(2))  # type: ignore[misc]
     first.cancel()
@@ -68,7 +70,7 @@ def test_timer_that_is_cancelled_does_nothing(loop: Loop, clock: Clock) -> None:
     assert done == [1]
 
 
-def test_timers_that_are_cancelled_do_not_pile_up(loop: Loop, clock: Clock) -> None:
+def test_timers_that_are_cancelled_do_not_pile_up(loop: EngineLoop, clock: Clock) -> None:
     done: list[int] = []
     loop.later(1.0, lambda: done.append(1))
     for _ in range(20 * MOST_CANCELLED):
@@ -79,7 +81,7 @@ def test_timers_that_are_cancelled_do_not_pile_up(loop: Loop, clock: Clock) -> N
     assert done == [1]
 
 
-def test_word_is_done_in_the_order_in_which_it_was_told(loop: Loop) -> None:
+def test_word_is_done_in_the_order_in_which_it_was_told(loop: EngineLoop) -> None:
     done: list[int] = []
     for number in range(100):
         loop.tell(lambda number=number: done.append(number))  # type: ignore[misc]
@@ -87,7 +89,7 @@ def test_word_is_done_in_the_order_in_which_it_was_told(loop: Loop) -> None:
     assert done == list(range(100))
 
 
-def test_word_of_another_thread_ends_the_wait(loop: Loop) -> None:
+def test_word_of_another_thread_ends_the_wait(loop: EngineLoop) -> None:
     done: list[str] = []
     waiting = threading.Thread(target=loop.turn)
     waiting.start()
@@ -97,7 +99,7 @@ def test_word_of_another_thread_ends_the_wait(loop: Loop) -> None:
     assert done == ["told"]
 
 
-def test_no_word_of_many_threads_is_lost(loop: Loop) -> None:
+def test_no_word_of_many_threads_is_lost(loop: EngineLoop) -> None:
     done: list[int] = []
 
     def tell() -> None:
@@ -114,7 +116,7 @@ def test_no_word_of_many_threads_is_lost(loop: Loop) -> None:
     assert sorted(done) == sorted(list(range(500)) * 8)
 
 
-def test_what_a_turn_brings_about_waits_for_the_next_one(loop: Loop) -> None:
+def test_what_a_turn_brings_about_waits_for_the_next_one(loop: EngineLoop) -> None:
     done: list[str] = []
 
     def again() -> None:
@@ -129,7 +131,7 @@ def test_what_a_turn_brings_about_waits_for_the_next_one(loop: Loop) -> None:
     assert done == ["again", "timer", "again"]
 
 
-def test_socket_that_is_ready_is_told_of_in_each_turn(loop: Loop) -> None:
+def test_socket_that_is_ready_is_told_of_in_each_turn(loop: EngineLoop) -> None:
     one, other = socket.socketpair()
     done: list[bytes] = []
     with one, other:
@@ -149,7 +151,7 @@ def test_socket_that_is_ready_is_told_of_in_each_turn(loop: Loop) -> None:
 
 
 def test_wait_ends_when_a_timer_is_due() -> None:
-    loop = Loop()
+    loop = EngineLoop()
     done: list[str] = []
     loop.later(0.05, lambda: done.append("due"))
     while not done:
@@ -157,7 +159,7 @@ def test_wait_ends_when_a_timer_is_due() -> None:
     loop.close()
 
 
-def test_loop_that_is_closed_is_told_in_vain_and_touches_no_file_of_others(loop: Loop) -> None:
+def test_loop_that_is_closed_is_told_in_vain_and_touches_no_file_of_others(loop: EngineLoop) -> None:
     descriptor = loop._wakeup.descriptor
     reader, writer = os.pipe()
     loop.close()
@@ -171,7 +173,7 @@ def test_loop_that_is_closed_is_told_in_vain_and_touches_no_file_of_others(loop:
     loop.close = lambda: None  # type: ignore[method-assign]
 
 
-def test_close_in_a_forked_child_leaves_the_parent_its_sockets(loop: Loop) -> None:
+def test_close_in_a_forked_child_leaves_the_parent_its_sockets(loop: EngineLoop) -> None:
     one, other = socket.socketpair()
     done: list[bytes] = []
     with one, other:
