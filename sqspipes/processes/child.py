@@ -24,8 +24,11 @@ from sqspipes.runner.signals import undo_in_forks
 #: Ends a process that was asked for processes while it imported the main module: EX_CONFIG of sysexits.h.
 UNGUARDED = 78
 
-#: What the terminal or a service manager sends to every process of a group: blocked until it can be handled.
+#: What the terminal or a service manager sends to every process of a group, and what a process of a run handles.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+#: What is blocked until a process can handle it: the command line handles the end of its terminal in ``prepare``.
+BLOCKED = (*SIGNALS, signal.SIGHUP) if hasattr(signal, "SIGHUP") else SIGNALS
 
 #: Characters of a traceback that a report may have.
 MOST_TRACEBACK = 20_000
@@ -115,7 +118,7 @@ class _Stops:
         signal.signal(signal.SIGINT, self._interrupted)  # not SIG_IGN: what tasks start would inherit that
         undo_in_forks(self._undo)
         if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
     def _undo(self) -> None:
         """In a process that a task forks, do about signals what was done before: it is no part of the run."""

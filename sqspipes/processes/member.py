@@ -182,7 +182,7 @@ def _start_blocked(process: SpawnProcess) -> None:
         process.start()
         return
     resource_tracker.ensure_running()  # what starts it may unblock the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, child.SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, child.BLOCKED)
     try:
         process.start()
     finally:

@@ -109,7 +109,9 @@ def test_open_polls_hold_up_no_other_request(broker: Broker, engine: Engine, dom
 
 def test_poll_that_is_cut_ends_and_the_others_stay_open(broker: Broker, engine: Engine, domain: str) -> None:
     one, other = made(broker, domain, "one", "other")
-    first, second = receive(one, wait=20.0), receive(other, wait=20.0)
+    first = receive(one, wait=20.0)
+    # On SQS all polls are cut, and the server's part of one may take a message for its lease once.
+    second = Receive(other, 10, 20.0, moment(broker), uuid.uuid4().hex)
     ticket = engine.submit(first)
     engine.submit(second)
     began = time.monotonic()
