@@ -6,15 +6,15 @@ acknowledgement or an extension never waits for a poll to end.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from functools import partial
-from queue import SimpleQueue
-from typing import Any
 
 from sqspipes.brokers.base import Broker
 from sqspipes.brokers.exchange import Done, Exchange, Receive, Reply, Request, Ticket, ask
 from sqspipes.support import clocks
+from sqspipes.support.workers import Workers
 
 #: Seconds between two interrupts of polls that are cut: one may have opened just after the last.
 INTERRUPT_SECONDS = 0.1
@@ -51,8 +51,8 @@ class BlockingExchange(Exchange):
     def __init__(self, broker: Broker, tell: Callable[[Callable[[], object]], object], name: str) -> None:
         self._broker = broker
         self._tell = tell
-        self._polls = _RequestThreads(f"{name} poll")
-        self._others = _RequestThreads(f"{name} request", SHARED_THREADS)
+        self._polls = Workers(math.inf, f"{name} poll")
+        self._others = Workers(SHARED_THREADS, f"{name} request")
         self._open: set[BlockingTicket] = set()  # polls, touched in the engine's turn
         self._interrupting = threading.Event()
         self._closed = False
@@ -66,9 +66,9 @@ class BlockingExchange(Exchange):
             raise RuntimeError("the exchange is closed: it takes no more requests")
         if isinstance(request, Receive) and request.is_poll:
             self._open.add(ticket)
-            self._polls.give(partial(self._ask, ticket))
+            self._polls.submit(self._ask, ticket)
         else:
-            self._others.give(partial(self._ask, ticket))
+            self._others.submit(self._ask, ticket)
         return ticket
 
     def close(self) -> None:
@@ -76,8 +76,8 @@ class BlockingExchange(Exchange):
         self._closed = True
         for ticket in tuple(self._open):
             ticket.cut()
-        self._polls.close()
-        self._others.close()
+        self._polls.shutdown(wait=False)
+        self._others.shutdown(wait=False)
         if not self._open:
             self._interrupting.set()
 
@@ -133,39 +133,3 @@ class BlockingExchange(Exchange):
         if self._closed and not self._open:
             self._interrupting.set()
         ticket.done(came)
-
-
-class _RequestThreads:
-    """Threads that are started as work comes, ``most`` at most; one that has nothing to do takes what comes next."""
-
-    def __init__(self, name: str, most: int | None = None) -> None:
-        self._name = name
-        self._most = most
-        self._work: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
-        self._count = 0
-        self._busy = 0  # what was given and is not done
-        self._lock = threading.Lock()
-
-    def give(self, work: Callable[[], Any]) -> None:
-        """Have a thread do something."""
-        with self._lock:
-            self._busy += 1
-            if self._busy > self._count and (self._most is None or self._count < self._most):
-                self._count += 1
-                name = f"{self._name} {self._count}"
-                threading.Thread(target=self._run, name=name, daemon=True).start()
-        self._work.put(work)
-
-    def close(self) -> None:
-        """End the threads when all that was given is done."""
-        with self._lock:
-            count, self._count = self._count, 0
-        for _ in range(count):
-            self._work.put(None)
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
-            with self._lock:
-                self._busy -= 1
-            del work

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -15,34 +16,40 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """A pool of threads.
+    """A pool of ``most`` threads, which may be ``math.inf``; one is started only when none has nothing to do.
 
     That of ``concurrent.futures`` takes nothing any more once the main thread has ended, though the process goes on
     as long as other threads do.
     """
 
-    def __init__(self, most: int, name: str) -> None:
+    def __init__(self, most: float, name: str) -> None:
         self._most = most
         self._name = name
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+        self._idle: deque[None] = deque()  # one for each thread that has nothing to do
 
     def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
         """Have a thread do something; the future tells what came of it."""
         future: Future[Result] = Future()
         self._work.put((future, lambda: work(*arguments)))
-        if len(self._threads) < self._most:
-            name = f"{self._name} {len(self._threads) + 1}"
-            thread = threading.Thread(target=self._run, name=name, daemon=True)
-            self._threads.append(
-                thread
-            )  # before it starts: a signal's handler may raise while that is waited for
-            try:
-                thread.start()
-            except RuntimeError:  # the machine has no more threads
-                self._threads.remove(thread)
-                raise
+        try:
+            self._idle.pop()
+        except IndexError:
+            if len(self._threads) < self._most:
+                self._start()
         return future
+
+    def _start(self) -> None:
+        name = f"{self._name} {len(self._threads) + 1}"
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        # Before it starts: a signal's handler may raise while that is waited for.
+        self._threads.append(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # the machine has no more threads
+            self._threads.remove(thread)
+            raise
 
     def map(self, work: Callable[[Given], Result], given: Iterable[Given]) -> list[Result]:
         """Do something for each, several at once; the first error is raised once all are over."""
@@ -79,6 +86,7 @@ class Workers:
                     future.set_result(result)
                     del result
             del future, work
+            self._idle.append(None)
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 
 import pytest
@@ -31,3 +32,24 @@ def test_pool_whose_threads_never_began_ends(monkeypatch: pytest.MonkeyPatch) ->
         patch.setattr(threading.Thread, "start", interrupted)
         with pytest.raises(KeyboardInterrupt), Workers(2, "pool") as pool:
             pool.submit(int)
+
+
+def test_thread_is_started_only_when_none_is_idle() -> None:
+    with Workers(math.inf, "a pool") as pool:
+        names = set()
+        for _ in range(5):
+            names.add(pool.submit(lambda: threading.current_thread().name).result())
+            while not pool._idle:  # the thread says so once it has told the result
+                pass
+        assert names == {"a pool 1"}
+        together = threading.Barrier(3)
+        for future in [pool.submit(together.wait, 30) for _ in range(3)]:
+            future.result()
+
+
+def test_no_more_threads_than_allowed() -> None:
+    go_on = threading.Event()
+    with Workers(2, "a pool") as pool:
+        futures = [pool.submit(lambda: go_on.wait(30) and threading.current_thread().name) for _ in range(6)]
+        go_on.set()
+        assert {future.result() for future in futures} <= {"a pool 1", "a pool 2"}
