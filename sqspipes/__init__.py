@@ -42,7 +42,7 @@ from sqspipes.processes.fleet import Fleet
 from sqspipes.runner.current import CurrentMessage, current_message
 from sqspipes.runner.iteration import Results
 from sqspipes.runner.run import Run
-from sqspipes.runner.signals import foreground
+from sqspipes.runner.signals import foreground, undo_in_forks
 from sqspipes.runner.summary import Summary
 from sqspipes.support.checks import did_you_mean
 from sqspipes.support.lines import LogFormatter, indented, one_line, printable
@@ -99,4 +99,5 @@ __all__ = [
     "one_line",
     "open_broker",
     "printable",
+    "undo_in_forks",
 ]

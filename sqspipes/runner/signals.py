@@ -88,18 +88,21 @@ def _undo() -> None:
             signal.signal(number, last._outer(number) or signal.SIG_DFL)
 
 
+#: Signals that may have a handler of ours; where there is no SIGHUP, as on Windows, nobody sends one.
+_HANDLED = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+
 _undone: list[Callable[[], None]] = [_undo]
 _masks: dict[int, set[int | signal.Signals]] = {}
 
 
 def undo_in_forks(undo: Callable[[], None]) -> None:
-    """Have a forked child call something before any signal reaches it."""
+    """Have every forked child call something before a signal reaches it: handlers of ours are the parent's."""
     _undone.append(undo)
 
 
 def _before_fork() -> None:
     # CPython forgets a signal that comes in the first moment of a child, if there is a handler for it.
-    _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
 
 
 def _after_fork() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from types import FrameType
 
+from sqspipes import undo_in_forks
+
 #: Where there is none, as on Windows, nobody sends one.
 _HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
-
-#: The process that the handlers are for.
-_pid = os.getpid()
 
 
 def listen() -> None:
@@ -18,8 +16,6 @@ def listen() -> None:
 
     A run has handlers of its own for SIGTERM and SIGINT as long as it goes on.
     """
-    global _pid
-    _pid = os.getpid()
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _end)
     if _HANGUP is not None and signal.getsignal(_HANGUP) is signal.SIG_DFL:
@@ -28,8 +24,6 @@ def listen() -> None:
 
 def leave_to_parent() -> None:
     """Let a process of a run outlive a SIGHUP, which goes to all of a terminal: its parent tells it to stop."""
-    global _pid
-    _pid = os.getpid()
     if _HANGUP is not None and signal.getsignal(_HANGUP) is signal.SIG_DFL:
         signal.signal(_HANGUP, _ignore)  # not SIG_IGN: what tasks start would inherit that
 
@@ -43,12 +37,10 @@ def _undo() -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     """End the command as if by itself: the terminal gets its cursor back."""
-    _end_a_fork(number)
     raise SystemExit(128 + number)
 
 
 def _hang_up(number: int, frame: FrameType | None) -> None:
-    _end_a_fork(number)
     if signal.getsignal(signal.SIGTERM) is _end:
         _end(number, frame)
     signal.raise_signal(signal.SIGTERM)
@@ -56,15 +48,6 @@ def _hang_up(number: int, frame: FrameType | None) -> None:
 
 def _ignore(number: int, frame: FrameType | None) -> None:
     """Go on."""
-    _end_a_fork(number)
 
 
-def _end_a_fork(number: int) -> None:
-    """In a process that a task forked, end it: a signal may come before ``_undo`` was called there."""
-    if os.getpid() != _pid:
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_undo)
+undo_in_forks(_undo)
