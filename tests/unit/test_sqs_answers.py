@@ -286,6 +286,7 @@ def changed(path: tuple[str, ...], value: object) -> dict[str, Any]:
             for name in ("ApproximateReceiveCount", "SentTimestamp")
             for value in ("-1", "1.5", "x", "\u0661", "9" * 5_000, "999999999999999")
         ),
+        *([changed(("Attributes", "SenderId"), value)] for value in (7, [], {"a": "b"})),
         [MESSAGE, MESSAGE],
         [{**MESSAGE, "MessageId": id} for id in "abc"],
         *("x", 7, {"a": MESSAGE}, [None], ["x"], [[MESSAGE]]),

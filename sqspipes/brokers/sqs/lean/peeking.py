@@ -35,10 +35,10 @@ _NOTHING = (errno.EAGAIN, errno.EWOULDBLOCK)
 
 def is_readable(sock: socket.socket) -> bool:
     """Say whether a socket has bytes that were not read, or is no good any more."""
-    if _recv is None:
-        return wait_for_read(sock, 0)
     descriptor = sock.fileno()
     if descriptor < 0:
         return True
+    if _recv is None:
+        return wait_for_read(sock, 0)
     found = _recv(descriptor, _byte, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     return found >= 0 or ctypes.get_errno() not in _NOTHING

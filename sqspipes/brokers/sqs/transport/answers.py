@@ -240,7 +240,7 @@ def _is_usual(message: Mapping[str, Any], names: Collection[str]) -> bool:
     )
     if not (type(receipt) is type(id) is str and receipt and id and type(message.get("Body")) is str):
         return False
-    if type(attributes) is not dict:
+    if type(attributes) is not dict or len(attributes) != len(names):
         return False
     for name in names:
         text = attributes.get(name)
