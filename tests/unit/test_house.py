@@ -33,6 +33,7 @@ BOUNDS = {
     "runner/run.py _commands": "what users ask for, and one for each part that ends",
     "runner/stream.py _results": "wait_for_room: MOST_RESULTS",
     "runner/stream.py _to_do": "results that were read, taken out as they come: nothing there waits",
+    "support/workers.py _idle": "the threads of the pool",
     "support/workers.py _work": "what the caller waits for",
     "operations/trial.py _waiting": "what one value becomes on its way",
 }
