@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from sqspipes.support.log_writer import log_writer
+
 #: Characters of a text that a line shows. An id has 1,000 at most; a body of other programs may bring any.
 LONGEST = 2_000
 
@@ -92,4 +94,5 @@ def logger(name: str) -> logging.Logger:
     """Return the logger of a module, or of a step: its lines are safe to show."""
     found = logging.getLogger(name)
     found.addFilter(_escaping)  # a second time it is no second one
+    found.addFilter(log_writer)
     return found

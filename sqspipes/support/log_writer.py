@@ -1,0 +1,83 @@
+"""LogWriter: writes the log lines of threads that may not wait, in a thread of its own and in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import deque
+from contextlib import suppress
+
+#: Lines that may wait for a log handler; further ones are counted, and the log says how many are missing.
+MOST_WAITING = 10_000
+
+
+class LogWriter(logging.Filter):
+    """A filter of loggers: lines of the threads that called ``defer`` are written by the writer's thread.
+
+    A log handler that blocks, as one whose terminal is stopped, then holds up nothing but the log.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._here = threading.local()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._lines: deque[logging.LogRecord] = deque()
+        self._missing = 0
+        self._changed = threading.Condition()
+        self._is_writing = False
+        self._thread: threading.Thread | None = None
+
+    def defer(self) -> None:
+        """Leave the lines of the calling thread to the writer from now on."""
+        self._here.defers = True
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a line is to be written at once, by the calling thread."""
+        if not getattr(self._here, "defers", False):
+            return True
+        if self._process != os.getpid():  # the thread stayed with the parent
+            self._begin()
+        with self._changed:
+            if len(self._lines) >= MOST_WAITING:
+                self._missing += 1
+                return False
+            self._lines.append(record)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="sqspipes log", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+        return False
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until all lines are written, so many seconds at most."""
+        if self._process != os.getpid():
+            return True
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._lines and not self._is_writing, seconds)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._is_writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: bool(self._lines))
+                record, missing, self._missing = self._lines.popleft(), self._missing, 0
+                self._is_writing = True
+            _write(record)
+            if missing:
+                logging.getLogger(record.name).warning(
+                    "%d lines of the log are missing: it was behind", missing
+                )
+            del record
+
+
+def _write(record: logging.LogRecord) -> None:
+    with suppress(BaseException):  # a handler that raises is its program's; the run goes on
+        logging.getLogger(record.name).callHandlers(record)
+
+
+log_writer = LogWriter()
