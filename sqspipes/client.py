@@ -15,6 +15,7 @@ from sqspipes import settings
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry
 from sqspipes.defaults import LEASE, MOST_PROCESSES, ON_ERROR, RETRIES, STOP_TIMEOUT, STRICT, TIMEOUT
+from sqspipes.engine.switch import open_run
 from sqspipes.errors import BrokerUnavailableError, OptionError
 from sqspipes.messages.ids import checked_name
 from sqspipes.messages.message import Message
@@ -479,7 +480,7 @@ class TaskClient:
     def _run(self, plan: RunPlan) -> Run:
         """Return a run, not yet started."""
         with self._lock:
-            run = Run(self._broker, plan, self.domain)
+            run = open_run(self._broker, plan, self.domain)
             self._runs.add(run)
         return run
 

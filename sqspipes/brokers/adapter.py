@@ -36,7 +36,7 @@ class BlockingTicket(Ticket):
 
     def cut(self) -> None:
         """End a poll soon."""
-        if isinstance(self.request, Receive) and not self.is_cut:
+        if isinstance(self.request, Receive) and self.request.is_poll and not self.is_cut:
             self.is_cut = True
             self._adapter.interrupt()
 

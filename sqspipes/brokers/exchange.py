@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sqspipes.brokers.base import Answer, Broker, Entry
+from sqspipes.brokers.base import Answer, Broker, Depth, Entry
 from sqspipes.messages.message import Delivery
 
 
@@ -56,10 +56,17 @@ class Extend:
     leases: Sequence[tuple[str, float]]
 
 
-Request: TypeAlias = Send | Receive | Ack | Extend
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Count a queue's messages."""
 
-#: The answers to the entries of a request, in their order; or what a receive took.
-Reply: TypeAlias = Sequence[Answer] | Sequence[Delivery]
+    queue: str
+
+
+Request: TypeAlias = Send | Receive | Ack | Extend | Count
+
+#: The answers to the entries of a request, in their order; or what a receive took; or a queue's depth.
+Reply: TypeAlias = Sequence[Answer] | Sequence[Delivery] | Depth
 
 #: Is told what came of a request: its reply, or the error that the broker raised.
 Done: TypeAlias = Callable[[Reply | BaseException], None]
@@ -96,3 +103,5 @@ def ask(broker: Broker, request: Request) -> Reply:
             return broker.ack(queue, receipts)
         case Extend(queue, leases):
             return broker.extend(queue, leases)
+        case Count(queue):
+            return broker.depth(queue)

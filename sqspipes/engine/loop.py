@@ -55,6 +55,10 @@ class EngineLoop:
         self._numbers = itertools.count()
         self._cancelled = 0
         self._inbox: deque[Do] = deque()
+        self._is_waiting = False  # or about to wait, and has not looked into the inbox since
+        self.errors: list[
+            BaseException
+        ] = []  #: what was raised by what a turn did; the rest was done all the same
         self._wakeup = _WakeupDescriptor()
         self._selector.register(self._wakeup.descriptor, selectors.EVENT_READ, self._wakeup.drain)
 
@@ -63,7 +67,8 @@ class EngineLoop:
     def tell(self, do: Do) -> None:
         """Have something done in the next turn, and end the wait of this one; in the order in which it was told."""
         self._inbox.append(do)
-        self._wakeup.wake()
+        if self._is_waiting:
+            self._wakeup.wake()
 
     # In the engine's turn
 
@@ -95,7 +100,10 @@ class EngineLoop:
 
     def turn(self, longest: float = math.inf) -> None:
         """Wait until there is something to do, ``longest`` seconds at most, and do it."""
+        # Whoever tells looks at this after the inbox has what is told, and the inbox is looked at after this is set.
+        self._is_waiting = True
         ready = self._selector.select(self._seconds_to_wait(longest))
+        self._is_waiting = False
         now = self._clock()
         due = []
         while self._timers and self._timers[0][0] <= now:
@@ -105,11 +113,17 @@ class EngineLoop:
             if do is None:
                 self._cancelled -= 1
             else:
-                do()
+                self._do(do)
         for _ in range(len(self._inbox)):
-            self._inbox.popleft()()
+            self._do(self._inbox.popleft())
         for key, _ in ready:
-            key.data()
+            self._do(key.data)
+
+    def _do(self, do: Do) -> None:
+        try:
+            do()
+        except BaseException as error:
+            self.errors.append(error)
 
     def _seconds_to_wait(self, longest: float) -> float | None:
         if self._inbox:

@@ -36,7 +36,8 @@ class Origin:
 class Parcel(NamedTuple):
     """One output on its way to a queue, within ``linger`` seconds.
 
-    ``arrived`` runs once it is safe, in a thread of the settler. ``output`` is what the message remembers it by.
+    ``arrived`` runs once it is safe, in a thread of the settler; ``freed`` once its queue has answered, whatever it
+    said. ``output`` is what the message remembers it by.
     """
 
     origin: Origin
@@ -45,6 +46,7 @@ class Parcel(NamedTuple):
     arrived: Callable[[], None] | None = None
     linger: float = 0.0
     output: Hashable = None
+    freed: Callable[[], object] | None = None
 
 
 class HandedOn:
@@ -98,16 +100,17 @@ class Held(Origin):
     that ended because this process gave it back for its backoff; without these it is ``redelivered`` if it was
     received before, and a ``suspect`` if that was so often that it may kill its process. ``asked`` and
     ``extending`` are the receipts of its acknowledgement and of its extend under way: a redelivery may bring a
-    newer one meanwhile. ``expires`` and ``extend_at`` are on the run's lease clock. ``linger`` is how many
-    seconds its acknowledgement may wait for others. ``result`` is the last output of its call, which goes when
-    the call has ended. ``done`` is set when its call is over for good, ``buried`` when that made a dead letter.
+    newer one meanwhile. ``expires`` and ``extend_at`` are on the run's lease clock, ``extend_asked`` has when
+    the extend was asked for, on that clock, and for how many seconds. ``linger`` is how many seconds its
+    acknowledgement may wait for others. ``result`` is the last output of its call, which goes when the call has
+    ended. ``done`` is set when its call is over for good, ``buried`` when that made a dead letter.
     ``handed_on`` has the outputs that are safe, if its call was not over by then.
     """
 
     __slots__ = (
-        "asked", "buried", "delivery", "done", "expires", "extend_at", "extending", "failures", "given_back",
-        "handed_on", "key", "lane", "lease", "level", "linger", "lost", "message", "received", "receipt",
-        "redelivered", "result", "state", "suspect",
+        "asked", "buried", "delivery", "done", "expires", "extend_asked", "extend_at", "extending", "failures",
+        "given_back", "handed_on", "key", "lane", "lease", "level", "linger", "lost", "message", "received",
+        "receipt", "redelivered", "result", "state", "suspect",
     )  # fmt: skip
 
     def __init__(
@@ -135,6 +138,7 @@ class Held(Origin):
         self.receipt = self.asked = self.extending = delivery.receipt
         self.expires = received + lease
         self.extend_at = received + lease / 2
+        self.extend_asked = (received, lease)
         self.failures = failures
         self.state = State.WAITING
         self.lane: Lane | None = None

@@ -1,0 +1,333 @@
+"""Calling: the threads that call tasks. Inside a call nothing of the engine is touched: word goes to its inbox."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from sqspipes.engine.batcher import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
+from sqspipes.messages.message import Message
+from sqspipes.messages.values import check_nothing_lazy
+from sqspipes.runner import calls, current
+from sqspipes.runner.batch import perform_batch
+from sqspipes.runner.entries import message_entry
+from sqspipes.runner.executor import Call, Emission, Ended, Outcome
+from sqspipes.runner.held import Held, Origin, Parcel
+from sqspipes.runner.leases import LeaseClock
+from sqspipes.runner.run_loop import RunLoop
+from sqspipes.runner.settler import Abandoned
+from sqspipes.runner.stream import Stream
+from sqspipes.support import clocks
+from sqspipes.support.forked import called
+from sqspipes.tasks.plan import Plan
+
+#: Has something done in the engine's next turn.
+Tell = Callable[[Callable[[], object]], object]
+
+
+class CallThreads:
+    """The threads of one task's calls, ``most`` at most, started as calls come.
+
+    More calls than threads may be given ahead: a thread that ends a call begins the next one without waiting for the
+    engine. One sleeping thread is woken at a time. When it takes a call it wakes the next thread, if there is another
+    call, so that short calls stay in few threads. Each thread calls ``leave`` at its end.
+
+    ``give``, ``take_back`` and ``close`` are called in the engine's turn.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        most: int,
+        run: Callable[[Call], object],
+        died: Callable[[str, BaseException], object],
+        leave: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._name = name
+        self._most = most
+        self._run = run
+        self._died = died
+        self._leave = leave
+        self._lock = threading.Lock()
+        self._calls: deque[Call] = deque()
+        self._sleeping: list[
+            threading.Lock
+        ] = []  # one for each thread that sleeps; its release wakes the thread
+        self._is_waking = False  # a thread was woken, or started, and has not looked for a call yet
+        self._threads: list[threading.Thread] = []
+        self._is_closed = False
+
+    def give(self, calls: Iterable[Call]) -> None:
+        """Have threads run calls, in order."""
+        self._calls.extend(calls)
+        with self._lock:
+            self._wake()
+
+    def take_back(self) -> list[Call]:
+        """Return the calls that no thread has begun; none of them will be."""
+        taken: list[Call] = []
+        while True:
+            try:
+                taken.append(self._calls.pop())
+            except IndexError:
+                return taken[::-1]
+
+    def close(self) -> None:
+        """Let idle threads end; calls that run go on."""
+        with self._lock:
+            self._is_closed = True
+            for bed in self._sleeping:
+                bed.release()
+            self._sleeping.clear()
+
+    def join(self, deadline: float) -> None:
+        """Wait until what is idle has ended, until ``deadline`` (monotonic) at most; after the ``close``."""
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - clocks.monotonic()))
+
+    def _wake(self) -> None:
+        """Have a thread look for calls, unless one is about to; the lock is held."""
+        if self._is_waking or not self._calls:
+            return
+        if self._sleeping:
+            self._is_waking = True
+            self._sleeping.pop().release()
+        elif len(self._threads) < self._most:
+            name = f"sqspipes worker {self._name} {len(self._threads) + 1}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+            self._is_waking = True
+
+    def _work(self) -> None:
+        bed = threading.Lock()
+        bed.acquire()
+        try:
+            with self._lock:
+                self._is_waking = False
+            while (call := self._next(bed)) is not None:
+                self._run(call)
+                del call  # a thread that waits keeps nothing of its last message
+            self._leave()
+        except BaseException as error:
+            self._died(f"worker {self._name}", error)
+
+    def _next(self, bed: threading.Lock) -> Call | None:
+        """Wait for a call; None when there will be none."""
+        while True:
+            with self._lock:
+                try:
+                    call = self._calls.popleft()
+                except IndexError:
+                    if self._is_closed:
+                        return None
+                    self._sleeping.append(bed)
+                else:
+                    self._wake()
+                    return call
+            bed.acquire()
+            with self._lock:
+                self._is_waking = False
+
+
+class EmitRoom:
+    """Lets calls that emit in the middle wait while one queue is behind: what is under way there is bounded."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._items = 0
+        self._bytes = 0
+        self._is_closed = False
+
+    def take(self, size: int) -> None:
+        """Wait for room for one more output; raises ``Abandoned`` after the ``close``."""
+        with self._changed:
+            while not self._is_closed and (
+                self._items >= MOST_WAITING_ITEMS or self._bytes >= MOST_WAITING_BYTES
+            ):
+                self._changed.wait()
+            if self._is_closed:
+                raise Abandoned
+            self._items += 1
+            self._bytes += size
+
+    def free(self, size: int) -> None:
+        """Give the room of one output back."""
+        with self._changed:
+            self._items -= 1
+            self._bytes -= size
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+
+class CallSide:
+    """What calls of one task see of their run: where their outputs go. All of it is called in the calls' threads.
+
+    It is the ``Outlet`` of ``runner/calls.py``. ``sink`` is the task's side in the engine; it is only told.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sink: Any,
+        tell: Tell,
+        clock: LeaseClock,
+        message_bytes: Callable[[str], int],
+        linger: float,
+        stream: Stream | None,
+        loop: RunLoop,
+    ) -> None:
+        self._plan = plan
+        self._sink = sink
+        self._tell = tell
+        self._clock = clock
+        self._message_bytes = message_bytes
+        self._linger = linger
+        self._stream = stream
+        self._loop = loop
+        self._rooms: dict[str, EmitRoom] = {}
+        self.is_abandoned = False
+
+    def run(self, call: Call) -> None:
+        """Run a call, and leave word of how it ended."""
+        self._sink.began(call, clocks.monotonic())
+        try:
+            outcomes = self.perform(call)
+        except Abandoned:
+            self.abandoned(call)
+        else:
+            self.done((call, outcomes))
+
+    def perform(self, call: Call) -> Sequence[Outcome]:
+        """Call the task; return an outcome for each message."""
+        if self._plan.task.batch is not None:
+            return perform_batch(self._plan, call.messages, self)
+        (held,) = call.messages
+        token = current.begin(held, self._clock)
+        try:
+            return [calls.perform(self._plan, held, self)]
+        finally:
+            current.end(token)
+
+    # For the event loop's executor
+
+    def make(self, held: Held) -> Any:
+        """Return an async function's coroutine or generator for a message."""
+        self._sink.began(Call((held,)), clocks.monotonic())
+        current.begin(held, self._clock)  # in an asyncio task of its own
+        return called(self._plan.function, held.message.value, *self._plan.task.args)
+
+    def conclude(self, held: Held, result: Callable[[], Any]) -> Outcome:
+        """Hand on what an async function returned."""
+        token = current.begin(held, self._clock)
+        try:
+            return calls.conclude(self._plan, held, self, result)
+        finally:
+            current.end(token)
+
+    def done(self, *ended: Ended) -> Call | None:
+        """Leave word of calls that have ended."""
+        for call, outcomes in ended:
+            self._tell(partial(self._sink.ended, call, outcomes))
+        return None
+
+    def abandoned(self, call: Call) -> None:
+        """Leave word of a call that ended because its run had given it up."""
+        self._tell(partial(self._sink.abandoned, call))
+
+    # The outlet
+
+    def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
+        """Pass one output on to the next queue, and then to whoever iterates over this run's results.
+
+        The last one of a message's call goes when the call has ended.
+        """
+        if self.is_abandoned:
+            raise Abandoned
+        stream = self._stream
+        if stream is not None:
+            stream.wait_for_room()
+        if emission.task is None:
+            if stream is None:
+                check_nothing_lazy(emission.value, f"result of {self._plan.task.name}")
+            else:
+                self._tell(partial(self._sink.offer, origin, emission.value))
+            return
+        parcel = self._parcel(origin, emission)
+        if isinstance(origin, Held) and origin.handed_on is not None and origin.handed_on.had(parcel.output):
+            return
+        if last and isinstance(origin, Held):
+            origin.result = parcel
+        else:
+            self._send(parcel)
+
+    def flush(self, origin: Origin) -> None:
+        """Wait until all that was emitted so far is safe."""
+        if isinstance(origin, Held) and origin.result is not None:
+            parcel, origin.result = origin.result, None
+            self._send(parcel)
+        is_safe: list[bool] = []
+        told = threading.Event()
+
+        def tell(safe: bool) -> None:
+            is_safe.append(safe)
+            told.set()
+
+        self._tell(partial(self._sink.flush, origin, tell))
+        told.wait()
+        if not is_safe[0]:
+            raise Abandoned
+
+    def awaited(self, made: Any) -> Any:
+        """Return what something to be awaited gives, from the run's event loop."""
+        return self._loop.result(made)
+
+    def abandon(self) -> None:
+        """Have calls that still run change nothing any more; in the engine's turn."""
+        self.is_abandoned = True
+
+    def close(self) -> None:
+        """Let no call wait any more; in the engine's turn."""
+        self.is_abandoned = True
+        for room in tuple(self._rooms.values()):
+            room.close()
+
+    def _send(self, parcel: Parcel) -> None:
+        """Have an output sent at once, and wait while its queue is behind."""
+        room = self._rooms.setdefault(parcel.queue, EmitRoom())
+        if self.is_abandoned:
+            raise Abandoned
+        size = parcel.entry.size
+        room.take(size)
+        self._tell(partial(self._sink.emitted, parcel._replace(freed=partial(room.free, size))))
+
+    def _parcel(self, origin: Origin, emission: Emission) -> Parcel:
+        parent = origin.message if isinstance(origin, Held) else None
+        assert emission.task is not None
+        task = self._plan.tasks[emission.task]
+        message = Message(
+            id=emission.id,
+            value=emission.value,
+            group=emission.group,
+            priority=task.level(emission.priority),
+            first_put=parent.first_put if parent else time.time(),
+            extra=calls.passed_on(parent.extra, self._plan.task, task) if parent else {},
+        )
+        queue = task.queue(message.priority)
+        what = f"result of {self._plan.task.name}"
+        entry = message_entry(self._message_bytes(queue), queue, message, emission.text, what)
+        output = (queue, entry.group, entry.id, emission.content)
+        arrived = None
+        if self._stream is not None:
+            arrived = partial(self._stream.offer, origin, emission.value)
+        return Parcel(origin, queue, entry, arrived, self._linger, output)

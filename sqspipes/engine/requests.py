@@ -1,0 +1,243 @@
+"""Requests: the one place that asks the broker. It waits out a broker that does not answer, and says so once."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sqspipes.brokers.base import Limits
+from sqspipes.brokers.exchange import Exchange, Request, Ticket
+from sqspipes.engine.loop import EngineLoop, Timer
+from sqspipes.errors import BrokerUnavailableError
+from sqspipes.support import lines
+from sqspipes.support.backoff import ExponentialBackoff
+
+logger = lines.logger(__name__)
+
+#: The pauses between tries, left to chance altogether.
+BACKOFF = ExponentialBackoff(0.1, 20.0, jitter=1.0)
+
+#: Seconds without any answer after which the next answer ends all pauses: the broker was away, not busy. The
+#: requests that waited are tried again within ``RETURN_SECONDS``, each at a time of its own.
+AWAY_SECONDS, RETURN_SECONDS = 2.0, 0.5
+
+#: What is done with a reply. Replies are of several types, one for each kind of request.
+TakeReply = Callable[[Any], None]
+
+
+class PartError(Exception):
+    """A part of the run cannot go on; the cause says why."""
+
+    def __init__(self, part: str, cause: BaseException) -> None:
+        super().__init__(part)
+        self.part = part
+        self.__cause__ = cause
+
+
+class PatientRequest:
+    """A request that is repeated until the broker has answered it.
+
+    ``party`` is what the log calls requests of this kind to this queue. ``tries`` counts the tries that failed.
+    ``first`` is when it was asked first, on the loop's clock. ``is_silent``: the last try has neither answered nor
+    failed for longer than any request takes.
+    """
+
+    __slots__ = (
+        "_lose", "_make", "_requests", "_take", "_timer", "due", "first", "is_silent", "more", "party", "since",
+        "ticket", "tries",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        requests: Requests,
+        party: str,
+        make: Callable[[int], Request],
+        take: TakeReply,
+        lose: Callable[[], object],
+        first: float,
+    ) -> None:
+        self._requests = requests
+        self._make = make
+        self._take = take
+        self._lose = lose
+        self._timer: Timer | None = None
+        self.party = party
+        self.tries = 0
+        self.more: float = math.inf  #: further tries that are allowed
+        self.first = first
+        self.since = first  #: when the last try began
+        self.due = math.inf  #: when the last try is overdue
+        self.is_silent = False
+        self.ticket: Ticket | None = None
+
+    def cut(self) -> None:
+        """End a poll that is open."""
+        if self.ticket is not None:
+            self.ticket.cut()
+
+    def try_once_more(self) -> None:
+        """Repeat the request once more at most, at once; if that fails too, it has brought nothing."""
+        if self._timer is None:
+            self.more = min(self.more, 1)
+        else:
+            self.more = 0
+            self.try_soon(0.0)
+
+    def try_soon(self, seconds: float) -> None:
+        """Shorten a pause between two tries."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._requests.loop.later(seconds, self.start)
+
+    def start(self) -> None:
+        """Ask."""
+        self._timer = None
+        self._requests.submit(self, self._make(self.tries))
+
+    def rest(self, seconds: float) -> None:
+        """Ask again after a pause."""
+        self._timer = self._requests.loop.later(seconds, self.start)
+
+    def take(self, reply: Any) -> None:
+        """Do with the reply what there is to do."""
+        try:
+            self._take(reply)
+        except Exception as error:
+            raise PartError(self.party, error) from error
+
+    def lose(self) -> None:
+        """Tell that there will never be a reply."""
+        self._lose()
+
+
+class Requests:
+    """Asks the broker for all parts of one run.
+
+    An outage begins with a request that fails a second time, or that neither answers nor fails for
+    ``limits.longest_answer`` seconds. It ends when every party that failed was answered again. The log has a line at
+    its begin and one at its end.
+    """
+
+    def __init__(self, exchange: Exchange, loop: EngineLoop, broker: str, limits: Limits) -> None:
+        self._exchange = exchange
+        self.loop = loop
+        self._broker = broker
+        self._longest_answer = limits.longest_answer
+        self._open: dict[PatientRequest, None] = {}
+        self._resting: dict[PatientRequest, None] = {}
+        self._failing: set[str] = set()
+        self._failures = 0
+        self._failing_since = 0.0
+        self._answered = loop.now()
+        self._look_timer: Timer | None = None
+        self.error: str | None = None  #: what the last failed try said, while an outage lasts
+
+    def ask(
+        self,
+        party: str,
+        make: Callable[[int], Request],
+        take: TakeReply,
+        lose: Callable[[], object] = lambda: None,
+    ) -> PatientRequest:
+        """Ask, again and again until there is a reply, which ``take`` gets in a later turn.
+
+        ``make`` gets the count of tries that failed. An error that no further try could mend is a ``PartError`` of
+        the turn, and ``lose`` is called in place of ``take``.
+        """
+        request = PatientRequest(self, party, make, take, lose, self.loop.now())
+        request.start()
+        return request
+
+    def submit(self, request: PatientRequest, asked: Request) -> None:
+        """Make one try."""
+        self._resting.pop(request, None)
+        request.since = now = self.loop.now()
+        request.due, request.is_silent = now + self._longest_answer, False
+        self._open[request] = None
+        if self._look_timer is None:
+            self._look_timer = self.loop.at(request.due, self._look)
+        request.ticket = self._exchange.submit(asked, partial(self._came, request))
+
+    def hasten(self) -> None:
+        """Let no request wait out its pause."""
+        for request in tuple(self._resting):
+            request.try_soon(0.0)
+
+    def failed(self, party: str, error: BaseException, tries: int) -> float:
+        """Note a failure, the ``tries``-th in a row; return the seconds to wait before the next try."""
+        logger.debug("%s: request to %s failed, try %d: %s", party, self._broker, tries, error)
+        if tries > 1:
+            self._note(party, error)
+        return BACKOFF.seconds(tries)
+
+    def succeeded(self, party: str) -> None:
+        """Note an answer."""
+        now = self.loop.now()
+        away, self._answered = now - self._answered, now
+        if not self._failing:
+            return
+        if away > AWAY_SECONDS:
+            for request in tuple(self._resting):
+                request.try_soon(random.uniform(0.0, RETURN_SECONDS))
+        if party not in self._failing:
+            return
+        self._failing.discard(party)
+        if not self._failing:
+            self.error = None
+            logger.warning(
+                "%s answers again after %.1f s and %d failed requests",
+                self._broker, now - self._failing_since, self._failures,
+            )  # fmt: skip
+
+    def _came(self, request: PatientRequest, came: Any) -> None:
+        del self._open[request]
+        request.ticket, request.is_silent = None, False
+        if isinstance(came, BrokerUnavailableError):
+            request.tries += 1
+            seconds = self.failed(request.party, came, request.tries)
+            if request.more <= 0:
+                request.take([])
+                return
+            if request.more < math.inf:
+                request.more -= 1
+                seconds = 0.0
+            self._resting[request] = None
+            request.rest(seconds)
+        elif isinstance(came, BaseException):
+            request.lose()
+            raise PartError(request.party, came)
+        else:
+            self.succeeded(request.party)
+            request.take(came)
+
+    def _look(self) -> None:
+        """Note requests that are overdue. The second look at one ends the run.
+
+        It takes two looks: a process that was itself stopped for a while does not give up on what is answered now.
+        """
+        now, lost = self.loop.now(), []
+        for request in self._open:
+            if request.due > now:
+                continue
+            error = BrokerUnavailableError(f"no answer, and no error, for {now - request.since:.1f} s")
+            if request.is_silent:
+                lost.append(PartError(request.party, error))
+            else:
+                self._note(request.party, error)
+            request.due = math.inf if request.is_silent else now + self._longest_answer
+            request.is_silent = True
+        due = min((request.due for request in self._open), default=math.inf)
+        self._look_timer = None if due == math.inf else self.loop.at(due, self._look)
+        for part_error in lost[:1]:
+            raise part_error
+
+    def _note(self, party: str, error: BaseException) -> None:
+        if not self._failing:
+            self._failing_since, self._failures = self.loop.now(), 0
+            logger.warning("%s does not answer, trying again until it does: %s", self._broker, error)
+        self._failing.add(party)
+        self._failures += 1
+        self.error = str(error)
