@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from sqspipes.brokers.sqs.lean import http
-from sqspipes.brokers.sqs.lean.http import BrokenAnswerError, Connection, connected
+from sqspipes.brokers.sqs.lean.http import Connection, connected
 from sqspipes.brokers.sqs.lean.pool import MOST_IDLE, Pool
+from sqspipes.brokers.sqs.lean.reply import BrokenAnswerError
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n"
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Amzn-RequestId:  r \r\n\r\nhello"
@@ -193,7 +194,7 @@ def test_request_that_nobody_reads_is_a_timeout(request: pytest.FixtureRequest, 
 
 
 def test_answer_that_trickles_for_too_long_is_a_timeout(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_LONGEST_ANSWER", 0.0)
+    monkeypatch.setattr(http, "LONGEST_ANSWER", 0.0)
 
     def trickle() -> None:
         with contextlib.suppress(OSError):

@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from urllib3.util.wait import wait_for_read
 
-from sqspipes.brokers.sqs.lean import http
-from sqspipes.brokers.sqs.lean.http import BrokenAnswerError, Connection, Reply
+from sqspipes.brokers.sqs.lean import http, reply
+from sqspipes.brokers.sqs.lean.http import Connection
 from sqspipes.brokers.sqs.lean.pool import Pool
+from sqspipes.brokers.sqs.lean.reply import BrokenAnswerError, Reply
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -247,7 +248,7 @@ def test_whatever_is_taken_h11_takes_for_the_same(answer: bytes) -> None:
 def test_answer_that_is_longer_than_any_of_sqs_is_refused(
     answer: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "_LONGEST_BODY", 1_000)
+    monkeypatch.setattr(reply, "_LONGEST_BODY", 1_000)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(answer)
@@ -388,7 +389,7 @@ def test_request_that_is_read_slowly_is_a_timeout(ends: tuple[Connection, socket
 def test_no_wait_outlasts_the_time_for_an_answer(
     ends: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "_LONGEST_ANSWER", -59.0)
+    monkeypatch.setattr(http, "LONGEST_ANSWER", -59.0)
     ends[1].sendall(WHOLE[:-1])
     began = time.monotonic()
     with pytest.raises(TimeoutError):

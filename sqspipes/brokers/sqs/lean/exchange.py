@@ -24,8 +24,9 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError, create_parser
 from urllib3.exceptions import ProtocolError
 
-from sqspipes.brokers.sqs.lean.http import BrokenAnswerError, Connection, Reply, connected
+from sqspipes.brokers.sqs.lean.http import Connection, connected
 from sqspipes.brokers.sqs.lean.pool import Pool
+from sqspipes.brokers.sqs.lean.reply import BrokenAnswerError, Reply
 from sqspipes.brokers.sqs.lean.wire import ACTIONS, Wire
 from sqspipes.brokers.sqs.transport.answers import check_error, result_of
 from sqspipes.brokers.sqs.transport.clock import ServerClock
