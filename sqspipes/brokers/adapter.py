@@ -12,7 +12,17 @@ from collections.abc import Callable
 from functools import partial
 
 from sqspipes.brokers.base import Broker
-from sqspipes.brokers.exchange import Done, Exchange, Receive, Reply, Request, Ticket, ask
+from sqspipes.brokers.exchange import (
+    Done,
+    Exchange,
+    ExchangeLoop,
+    HasExchange,
+    Receive,
+    Reply,
+    Request,
+    Ticket,
+    ask,
+)
 from sqspipes.support import clocks
 from sqspipes.support.workers import Workers
 
@@ -21,6 +31,12 @@ INTERRUPT_SECONDS = 0.1
 
 #: Threads that all requests but polls share.
 SHARED_THREADS = 4
+
+
+def open_exchange(broker: Broker, loop: ExchangeLoop, name: str) -> Exchange:
+    """Return an exchange over a broker: its own, or one of threads that are called after ``name``."""
+    own = broker.exchange(loop, name) if isinstance(broker, HasExchange) else None
+    return BlockingExchange(broker, loop.tell, name) if own is None else own
 
 
 class BlockingTicket(Ticket):

@@ -7,10 +7,11 @@ any broker.
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from sqspipes.brokers.base import Answer, Broker, Depth, Entry
 from sqspipes.messages.message import Delivery
@@ -72,6 +73,26 @@ Reply: TypeAlias = Sequence[Answer] | Sequence[Delivery] | Depth
 Done: TypeAlias = Callable[[Reply | BaseException], None]
 
 
+class LoopTimer(Protocol):
+    """Something that a loop does at a time."""
+
+    def cancel(self) -> None: ...
+
+
+class ExchangeLoop(Protocol):
+    """The engine's loop, as far as an exchange needs it. ``tell`` may be called from any thread."""
+
+    def tell(self, do: Callable[[], object]) -> None: ...
+
+    def now(self) -> float: ...
+
+    def later(self, seconds: float, do: Callable[[], object]) -> LoopTimer: ...
+
+    def watch(self, file: int | socket.socket, events: int, do: Callable[[], object]) -> None: ...
+
+    def unwatch(self, file: int | socket.socket) -> None: ...
+
+
 class Ticket(ABC):
     """A request under way."""
 
@@ -90,6 +111,14 @@ class Exchange(ABC):
     @abstractmethod
     def close(self) -> None:
         """Take no more requests, and cut the open polls; what is under way still tells what came of it."""
+
+
+@runtime_checkable
+class HasExchange(Protocol):
+    """A broker with an exchange of its own."""
+
+    def exchange(self, loop: ExchangeLoop, name: str) -> Exchange | None:
+        """Return an exchange; None where requests of this broker can only be made by threads that block."""
 
 
 def ask(broker: Broker, request: Request) -> Reply:

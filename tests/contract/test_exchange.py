@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from sqspipes.brokers.adapter import SHARED_THREADS, BlockingExchange
+from sqspipes.brokers.adapter import SHARED_THREADS, open_exchange
 from sqspipes.brokers.base import Broker, Entry, Kind
 from sqspipes.brokers.exchange import Ack, Extend, Receive, Request, Send, Ticket
 from sqspipes.engine.loop import EngineLoop
 from sqspipes.errors import QueueMissingError
+from tests.conftest import BROKERS
 from tests.contract.steps import PATIENCE, bodies, kinds, made, moment, put, take
 
 
@@ -23,7 +24,7 @@ class Engine:
 
     def __init__(self, broker: Broker) -> None:
         self.loop = EngineLoop()
-        self.exchange = BlockingExchange(broker, self.loop.tell, "test")
+        self.exchange = open_exchange(broker, self.loop, "test")
         self.came: list[tuple[Request, Any]] = []
         self.open = 0
 
@@ -56,6 +57,13 @@ class Engine:
         self.loop.close()
 
 
+@pytest.fixture(params=(*BROKERS, "sqs_boto3"))
+def broker_name(request: pytest.FixtureRequest) -> str:
+    """Each broker in turn, and SQS by boto3: then its exchange is one of threads."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
 def engine(broker: Broker) -> Iterator[Engine]:
     engine = Engine(broker)
@@ -82,13 +90,12 @@ def test_requests_do_what_the_broker_does(broker: Broker, engine: Engine, domain
 
 def test_nothing_is_told_before_the_next_turn(broker: Broker, engine: Engine, domain: str) -> None:
     (queue,) = made(broker, domain)
-    told = threading.Event()
-    tell, engine.exchange._tell = engine.exchange._tell, lambda do: (tell(do), told.set())
-    engine.submit(Send(queue, [Entry("a", "g", "1")]))
-    assert told.wait(PATIENCE)
-    assert engine.came == []
-    engine.loop.turn(PATIENCE)
+    engine.result(Send(queue, [Entry("a", "g-a", "1")]))  # from here on the queue is known
+    engine.submit(Send(queue, [Entry("b", "g-b", "2")]))
+    for body in "ab":  # both were sent
+        assert bodies(take(broker, queue, 1, wait=PATIENCE)) == [body]
     assert len(engine.came) == 1
+    engine.run(lambda: len(engine.came) == 2)
 
 
 def test_error_of_the_broker_is_what_came(broker: Broker, engine: Engine, domain: str) -> None:
@@ -110,7 +117,7 @@ def test_open_polls_hold_up_no_other_request(broker: Broker, engine: Engine, dom
 def test_poll_that_is_cut_ends_and_the_others_stay_open(broker: Broker, engine: Engine, domain: str) -> None:
     one, other = made(broker, domain, "one", "other")
     first = receive(one, wait=20.0)
-    # On SQS all polls are cut, and the server's part of one may take a message for its lease once.
+    # By boto3 all polls are cut, and the server's part of one may take a message for its lease once.
     second = Receive(other, 10, 20.0, moment(broker), uuid.uuid4().hex)
     ticket = engine.submit(first)
     engine.submit(second)

@@ -30,6 +30,7 @@ BOUNDS = {
     "engine/batcher.py _ready": "room of what is held, and of what a call emits: Batcher.is_behind, EmitRoom",
     "engine/batcher.py _behind": "the same",
     "engine/calling.py _calls": "a call is given when a slot is free, or soon will be: SLOTS_PER_CALL_AHEAD",
+    "brokers/sqs/lean/nonblocking.py _idle": "most_idle",
     "engine/settling.py effects": "applied at the end of each turn",
     "runner/executor.py _calls": "a call is started when a slot is free",
     "runner/lanes.py _ready": "the intake's room: Pace.capacity",

@@ -43,6 +43,14 @@ class Addresses:
             url = self._urls[queue] = str(answer["QueueUrl"])
         return url
 
+    def knows_url(self, queue: str) -> bool:
+        """Say whether a queue's URL is known."""
+        return queue in self._urls
+
+    def knows_scope(self, queue: str) -> bool:
+        """Say whether it is known where a queue knows ids."""
+        return queue in self._scopes
+
     def arn(self, queue: str) -> str:
         """Return a queue's ARN."""
         if queue not in self._arns and self.attributes(queue, ("QueueArn",)) is None:

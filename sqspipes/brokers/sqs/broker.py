@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqspipes.brokers.base import (
-    OK,
     Answer,
     Broker,
     Depth,
     Entry,
     Kind,
-    Limits,
     QueueSpec,
+)
+from sqspipes.brokers.exchange import (
+    Ack,
+    Count,
+    Exchange,
+    ExchangeLoop,
+    Extend,
+    Receive,
+    Reply,
+    Request,
+    Send,
 )
 from sqspipes.brokers.sqs.account import Account
 from sqspipes.brokers.sqs.addresses import Addresses
 from sqspipes.brokers.sqs.calls import Calls, PollCutError
 from sqspipes.brokers.sqs.declare import Declaration
-from sqspipes.brokers.sqs.errors import RefusedError, entry_answer
+from sqspipes.brokers.sqs.errors import RefusedError
+from sqspipes.brokers.sqs.exchange import SqsExchange
+from sqspipes.brokers.sqs.wording import LIMITS, Wording
 from sqspipes.errors import BrokerUnavailableError, OptionError, QueueMissingError
-from sqspipes.messages.ids import derived
 from sqspipes.messages.message import Delivery
 from sqspipes.support import lines
 from sqspipes.support.urls import shown
 
 _logger = lines.logger(__name__)
-
-_COUNTS = "ApproximateNumberOfMessages"
-_DELAYED = "ApproximateNumberOfMessagesDelayed"
-_IN_FLIGHT = "ApproximateNumberOfMessagesNotVisible"
-_ASKED_FOR = ["ApproximateReceiveCount", "MessageGroupId", "SentTimestamp"]
 
 
 class SqsBroker(Broker):
@@ -44,10 +48,7 @@ class SqsBroker(Broker):
     ``transport="boto3"`` has boto3 carry the messages too, for a tenfold of the CPU time.
     """
 
-    #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html
-    limits = Limits(
-        exact=False, clean_interrupt=False, linger=0.05, requests_in_flight=8, control_interval=60.0
-    )
+    limits = LIMITS
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class SqsBroker(Broker):
         self.url = url
         self._calls = Calls(Account(aws_key, aws_secret, aws_region, endpoint_url, session, transport))
         self._addresses = Addresses(self._calls)
+        self._wording = Wording(self._addresses)
         self._told: set[str] = set()
 
     def __repr__(self) -> str:
@@ -82,17 +84,14 @@ class SqsBroker(Broker):
                 ". ".join(new),
             )
 
+    def exchange(self, loop: ExchangeLoop, name: str) -> Exchange | None:
+        """Return an exchange over sockets that the loop watches; None where boto3 carries the messages."""
+        calls = self._calls.lean_calls() if type(self) is SqsBroker else None
+        return None if calls is None else SqsExchange(self, calls, self._wording, loop, name)
+
     def send(self, queue: str, entries: Sequence[Entry]) -> list[Answer]:
-        params = [
-            {
-                "MessageBody": entry.body,
-                "MessageGroupId": entry.group,
-                "MessageDeduplicationId": self._deduplication_id(queue, entry),
-            }
-            for entry in entries
-        ]
         try:
-            return self._batch("SendMessageBatch", queue, params)
+            return self._answers(Send(queue, entries))
         except RefusedError as error:
             if error.code != "BatchRequestTooLong":
                 raise
@@ -113,40 +112,26 @@ class SqsBroker(Broker):
         return answers + [behind if entry.group in held_up else next(sent) for entry in entries[half:]]
 
     def ack(self, queue: str, receipts: Sequence[str]) -> list[Answer]:
-        return self._batch(
-            "DeleteMessageBatch",
-            queue,
-            [{"ReceiptHandle": receipt} for receipt in receipts],
-        )
+        return self._answers(Ack(queue, receipts))
 
     def extend(self, queue: str, leases: Sequence[tuple[str, float]]) -> list[Answer]:
-        params = [
-            {"ReceiptHandle": receipt, "VisibilityTimeout": _seconds(seconds)} for receipt, seconds in leases
-        ]
-        return self._batch("ChangeMessageVisibilityBatch", queue, params)
+        return self._answers(Extend(queue, leases))
 
     def receive(self, queue: str, *, count: int, wait: float, lease: float, attempt: str) -> list[Delivery]:
-        params = {
-            "MaxNumberOfMessages": min(count, self.limits.entries),
-            "WaitTimeSeconds": round(min(wait, self.limits.longest_wait)),
-            "VisibilityTimeout": _seconds(lease),
-            "ReceiveRequestAttemptId": attempt,
-            "MessageSystemAttributeNames": _ASKED_FOR,
-        }
+        request = Receive(queue, count, wait, lease, attempt)
+        asked = self._wording.asked(request)
+        params = dict(asked.params)
         try:
             answer = self._poll(queue, params)
         except PollCutError:
             answer = self._repeated(queue, {**params, "WaitTimeSeconds": 0})
-        return [_delivery(queue, message) for message in answer.get("Messages", ())]
+        deliveries: list[Delivery] = list(self._wording.reply(request, asked, answer))  # type: ignore[arg-type]
+        return deliveries
 
     def depth(self, queue: str) -> Depth:
-        answer = self._call(
-            "GetQueueAttributes",
-            queue,
-            {"AttributeNames": [_COUNTS, _DELAYED, _IN_FLIGHT]},
-        )
-        counts = {name: int(answer["Attributes"][name]) for name in (_COUNTS, _DELAYED, _IN_FLIGHT)}
-        return Depth(counts[_COUNTS] + counts[_DELAYED], counts[_IN_FLIGHT])
+        depth = self._reply(Count(queue))
+        assert isinstance(depth, Depth)
+        return depth
 
     def message_bytes(self, queue: str) -> int:
         return self._addresses.message_bytes(queue, self.limits.message_bytes)
@@ -207,16 +192,9 @@ class SqsBroker(Broker):
         except QueueMissingError as error:
             raise self._addresses.lost(error) from error
 
-    def _deduplication_id(self, queue: str, entry: Entry) -> str:
-        """Return an id that another group's never equals, also where the queue knows ids of all groups together."""
-        if entry.id == entry.group or self._addresses.knows_ids_by_group(queue):
-            return entry.id
-        return derived("scoped", entry.group, entry.id)
-
     def _poll(self, queue: str, params: dict[str, Any]) -> dict[str, Any]:
-        url = self._addresses.url(queue)
         try:
-            return self._calls.poll({"QueueUrl": url, **params}, queue=queue)
+            return self._calls.poll(params, queue=queue)
         except QueueMissingError as error:
             raise self._addresses.lost(error) from error
         except RefusedError as error:
@@ -225,7 +203,7 @@ class SqsBroker(Broker):
         # SQS refuses an attempt id when it cannot replay the answer, for one after a throttled receive. What
         # that one took comes back when its lease ends. A cut poll is repeated with the id that it had.
         params["ReceiveRequestAttemptId"] = uuid.uuid4().hex
-        return self._calls.poll({"QueueUrl": url, **params}, queue=queue)
+        return self._calls.poll(params, queue=queue)
 
     def _repeated(self, queue: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the server gave to a poll that was cut: it gives that again to the same attempt.
@@ -241,31 +219,10 @@ class SqsBroker(Broker):
             _logger.debug("the poll of %s that was cut brought nothing: %s", queue, error)
             return {}
 
-    def _batch(self, action: str, queue: str, entries: Sequence[dict[str, Any]]) -> list[Answer]:
-        """Call with entries that are numbered, and return the answer to each."""
-        numbered = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
-        result = self._call(action, queue, {"Entries": numbered})
-        answers = [Answer(Kind.AGAIN, "SQS did not answer for this entry")] * len(entries)
-        for done in result.get("Successful", ()):
-            answers[int(done["Id"])] = OK
-        for failed in result.get("Failed", ()):
-            answers[int(failed["Id"])] = entry_answer(action, failed)
+    def _answers(self, request: Request) -> list[Answer]:
+        answers: list[Answer] = list(self._reply(request))  # type: ignore[arg-type]
         return answers
 
-
-def _seconds(lease: float) -> int:
-    """Whole seconds: a lease never ends sooner than asked for."""
-    return math.ceil(min(lease, SqsBroker.limits.longest_lease))
-
-
-def _delivery(queue: str, message: Mapping[str, Any]) -> Delivery:
-    attributes = message["Attributes"]
-    return Delivery(
-        queue=queue,
-        id=message["MessageId"],
-        receipt=message["ReceiptHandle"],
-        receives=int(attributes["ApproximateReceiveCount"]),
-        body=message["Body"],
-        group=attributes["MessageGroupId"],
-        sent=int(attributes["SentTimestamp"]) / 1000,
-    )
+    def _reply(self, request: Request) -> Reply:
+        asked = self._wording.asked(request)
+        return self._wording.reply(request, asked, self._call(asked.action, request.queue, asked.params))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,6 +84,13 @@ class Calls:
         if clients is not None and clients.process == os.getpid():
             clients.polls.interrupt()
 
+    def lean_calls(self) -> LeanCalls | None:
+        """Return what an exchange needs of this process's connections; None where boto3 carries the messages."""
+        clients = self._clients()
+        if clients.lean is None:
+            return None
+        return LeanCalls(clients, clients.lean, self._translated)
+
     def arn(self, queue: str, url: str) -> str:
         """Return a queue's ARN as its address tells it."""
         meta = self._clients().caller.meta
@@ -125,6 +132,58 @@ class Calls:
         if not tells_a_secret(error):
             found.__cause__ = error
         return found
+
+
+class LeanCalls:
+    """What requests have in common that are made without ``Calls.call``: keys, quotas, errors. Nothing here blocks.
+
+    Only ``renew`` does.
+    """
+
+    def __init__(
+        self,
+        clients: _Clients,
+        lean: Lean,
+        translated: Callable[[Exception, _Clients, str, str], BrokerError],
+    ) -> None:
+        self._clients = clients
+        self._translated = translated
+        self._keys: Any = None
+        self.lean = lean
+
+    @property
+    def should_renew(self) -> bool:
+        """Whether the keys should be renewed; there may be time for that."""
+        return self._clients.credentials.are_old
+
+    @property
+    def must_renew(self) -> bool:
+        """Whether no request should go before the keys were renewed."""
+        credentials = self._clients.credentials
+        return credentials.are_old and (self._keys is None or credentials.are_to_be_renewed)
+
+    def keys(self) -> Any:
+        """Return the keys to sign with: those of now, or those that were had last. May raise ``CredentialsError``."""
+        if not self._clients.credentials.are_old:
+            self._keys = self._clients.credentials.get_frozen_credentials()
+        return self._keys
+
+    def renew(self) -> None:
+        """Renew the keys; waits for the token service."""
+        self._keys = self._clients.credentials.get_frozen_credentials()
+
+    def seconds_to_wait(self, action: str, queue: str) -> float:
+        """Take the turn of a request; return the seconds until it comes."""
+        return self._clients.quotas[action, queue].seconds_to_wait()
+
+    def answered(self, action: str, queue: str) -> None:
+        """Note an answer."""
+        self._clients.answered.set()
+        self._clients.quotas[action, queue].answered()
+
+    def translated(self, error: Exception, action: str, queue: str) -> BrokerError:
+        """Return one of our errors for what a request met."""
+        return self._translated(error, self._clients, action, queue)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 from sqspipes.brokers.sqs.errors import unfetched
 from sqspipes.errors import BrokerError, CredentialsError
 
-#: Seconds before their end from which on botocore has every request wait for new credentials.
-_MANDATORY = 600
+#: Seconds before their end from which on botocore has one request get new credentials, and every request wait.
+_ADVISORY, _MANDATORY = 900, 600
 
 _NAMES = {"access_key": "AWS access key", "secret_key": "AWS secret key", "token": "AWS session token"}
 
@@ -37,6 +37,16 @@ class Credentials:
                 # Each of many threads in turn would wait for a token service that does not answer.
                 raise type(self._error)(str(self._error)) from self._error.__cause__
             return self._frozen()
+
+    @property
+    def are_old(self) -> bool:
+        """Whether they should be renewed soon: to ask for the keys of now may take long."""
+        return self.refreshable and self._found.refresh_needed(_ADVISORY)
+
+    @property
+    def are_to_be_renewed(self) -> bool:
+        """Whether no request should be made with them any more."""
+        return self.refreshable and self._found.refresh_needed(_MANDATORY)
 
     def failed(self, error: Exception) -> BrokerError:
         """Return our error for what was raised while keys were fetched."""

@@ -45,8 +45,13 @@ class Quota:
 
     def wait(self) -> None:
         """Wait for a request's turn."""
-        if self._limit < math.inf and (seconds := self.turn()) > 0:
+        seconds = self.seconds_to_wait()
+        if seconds > 0:
             threading.Event().wait(seconds)
+
+    def seconds_to_wait(self) -> float:
+        """Take the next turn, if requests have to wait at all; return the seconds until it comes."""
+        return self.turn() if self._limit < math.inf else 0.0
 
     def turn(self) -> float:
         """Take the next turn; return the seconds until it comes."""

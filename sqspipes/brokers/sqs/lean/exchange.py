@@ -54,30 +54,40 @@ class Lean:
         connections: int,
         connect: float,
     ) -> None:
-        self._wire = wire
+        self.wire = wire
         self._model = client.meta.service_model
         self._errors = client.exceptions
-        self._credentials = credentials
+        self.credentials = credentials
         self._connect_timeout = connect
         self._pool = Pool(connections)
         self._warned = os.name != "posix"
         self._actions = {action: (wire.head(action), wire.signer(action)) for action in ACTIONS}
         self._parser: Any = create_parser("json")
-        self._clock = clock
+        self.clock = clock
 
     def call(
         self, action: str, params: Mapping[str, Any], timeout: float, poll: Poll | None = None
     ) -> dict[str, Any]:
         """Return what SQS answers, or raise what botocore would; with ``poll`` an interrupt ends it."""
+        ahead = self.clock.ahead
+        try:
+            return self.result(action, params, self._exchange(self.request(action, params), timeout, poll))
+        except ClientError as error:
+            if not self.clock.corrected(error, ahead):
+                raise
+        return self.result(action, params, self._exchange(self.request(action, params), timeout, poll))
+
+    def request(self, action: str, params: Mapping[str, Any], keys: Any = None) -> bytes:
+        """Return a request signed with ``keys``, or with those of now: that waits if they have to be renewed."""
         body = _encode(params).encode("ascii")
-        ahead = self._clock.ahead
-        reply = self._exchange(self._request(action, body), timeout, poll)
-        if reply.status < 300:
-            return result_of(action, params, reply.status, reply.body)
-        error = self._error(action, reply)
-        if not self._clock.corrected(error, ahead):
-            raise error
-        reply = self._exchange(self._request(action, body), timeout, poll)
+        head, signer = self._actions[action]
+        if keys is None:
+            keys = self.credentials.get_frozen_credentials()
+        signed = signer.signed(keys, body, self.clock.now())
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head, signed.encode(), len(body), body)
+
+    def result(self, action: str, params: Mapping[str, Any], reply: Reply) -> dict[str, Any]:
+        """Return what is in an answer, or raise what botocore would."""
         if reply.status < 300:
             return result_of(action, params, reply.status, reply.body)
         raise self._error(action, reply)
@@ -85,12 +95,6 @@ class Lean:
     def close(self) -> None:
         """Close the connections that are idle, and the others when they have their answers."""
         self._pool.close()
-
-    def _request(self, action: str, body: bytes) -> bytes:
-        head, signer = self._actions[action]
-        keys = self._credentials.get_frozen_credentials()
-        signed = signer.signed(keys, body, self._clock.now())
-        return b"%b%bContent-Length: %d\r\n\r\n%b" % (head, signed.encode(), len(body), body)
 
     def _exchange(self, request: bytes, timeout: float, poll: Poll | None) -> Reply:
         connection = self._pool.take()
@@ -113,15 +117,15 @@ class Lean:
         except BaseException as error:
             connection.close()
             if isinstance(error, TimeoutError):
-                raise ReadTimeoutError(endpoint_url=self._wire.url, error=error) from error
+                raise ReadTimeoutError(endpoint_url=self.wire.url, error=error) from error
             if isinstance(error, BrokenAnswerError | ProtocolError):
-                raise ConnectionClosedError(endpoint_url=self._wire.url, error=error) from error
+                raise ConnectionClosedError(endpoint_url=self.wire.url, error=error) from error
             raise
         self._pool.give(connection)
         return reply
 
     def _connected(self) -> Connection:
-        wire = self._wire
+        wire = self.wire
         try:
             connection = connected(wire.server, wire.tls, self._connect_timeout)
         except ssl.SSLError as error:
