@@ -82,7 +82,7 @@ class EngineRun(Run):
     def _build_engine(self) -> None:
         broker, plan, limits = self._broker, self._plan, self._broker.limits
         self._engine_loop = loop = EngineLoop()
-        self._exchange = open_exchange(broker, loop, f"sqspipes {self._domain}")
+        self._exchange = open_exchange(broker, loop, f"sqspipes exchange {self._domain}")
         self._requests = Requests(self._exchange, loop, broker.url, limits)
         leases = Leases(LeaseClock(), limits.longest_lease, self._notify_at)
         self._settling_part = Settling(self._requests, leases, limits)

@@ -19,6 +19,7 @@ from sqspipes.errors import BrokerUnavailableError
 from sqspipes.runner.batcher import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 from sqspipes.runner.pace import MOST_BEHIND, MOST_LOOK_AHEAD, MOST_PARKED
 from sqspipes.runner.stream import MOST_RESULTS
+from tests import inside
 from tests.integration.support import PATIENCE, Seen, passed, piped, until
 
 WORKERS = 4
@@ -110,7 +111,7 @@ def test_messages_behind_parked_ones_are_bounded(domain: str, broker: Behind) ->
         client.create_queues()
         put_groups(broker, client.queue_names[0], 190, 10)
         with client.start() as run:
-            lanes = run._dispatchers["fail"].lanes
+            lanes = inside.lanes(run, "fail")
             until(lambda: lanes.waiting >= MOST_BEHIND // 2 - ANSWER)
             assert settled(lambda: lanes.waiting) <= MOST_BEHIND // 2 + ANSWER
 
@@ -122,9 +123,9 @@ def test_parked_messages_are_bounded(domain: str, broker: Behind) -> None:
     with piped(domain, {"broker": broker}, {"method": fail, "workers": WORKERS}, backoff=3600) as client:
         client.put_many(range(MOST_PARKED + 500))
         with client.start() as run:
-            lanes = run._dispatchers["fail"].lanes
+            lanes = inside.lanes(run, "fail")
             until(lambda: run.summary.failed == MOST_PARKED + 500, 2 * PATIENCE)
-            assert (lanes.parked, len(run._settler._leases)) == (MOST_PARKED, MOST_PARKED)
+            assert (lanes.parked, inside.leases(run)) == (MOST_PARKED, MOST_PARKED)
 
 
 # What goes on
@@ -151,7 +152,7 @@ def test_generator_waits_for_a_queue_that_is_behind(
         with client.start() as run:
             until(lambda: yielded[0] >= most)
             assert settled(lambda: yielded[0]) <= most + 1
-            assert run._settler._batchers["send", broker.slow]._items <= most
+            assert inside.to_send(run, broker.slow) <= most
             broker.go_on.set()
 
 
@@ -235,7 +236,7 @@ def test_slow_reader_of_results_is_waited_for(domain: str, broker: Behind, last:
 
 def test_every_thread_of_a_run_says_what_it_does_and_for_whom(domain: str, tmp_path: Any) -> None:
     before = set(threading.enumerate())
-    inside, gate = threading.Semaphore(0), threading.Event()
+    begun, gate = threading.Semaphore(0), threading.Event()
 
     def feed() -> int:
         return 1
@@ -244,7 +245,7 @@ def test_every_thread_of_a_run_says_what_it_does_and_for_whom(domain: str, tmp_p
         yield value
 
     def take(value: int) -> None:
-        inside.release()
+        begun.release()
         passed(gate)
 
     tasks: list[Any] = [
@@ -254,15 +255,19 @@ def test_every_thread_of_a_run_says_what_it_does_and_for_whom(domain: str, tmp_p
     ]
     names: set[str] = set()
     client = TaskClient(domain, broker=f"sqlite:///{tmp_path}/pipe.db").register_tasks(tasks)
-    with client, client.start():
-        assert inside.acquire(timeout=PATIENCE)
+    with client, client.start() as run:
+        assert begun.acquire(timeout=PATIENCE)
         names |= {thread.name for thread in set(threading.enumerate()) - before}
         gate.set()
-    what = f"(run|keeper|control|receive|send|ack|extend|release|clear|worker|source) {re.escape(domain)}"
-    assert [name for name in names if not re.match(f"sqspipes {what}", name)] == []
-    doing = {name.split()[1] for name in names}
-    assert doing >= {"run", "keeper", "control", "receive", "send", "worker", "source"}
-    assert f"sqspipes receive {domain}--split--p1.fifo 1" in names
+    both, asking = {"run", "control", "worker", "source"}, {"exchange"}
+    if not inside.has_new_engine(run):
+        asking = {"keeper", "receive", "send", "ack", "extend", "release", "clear"}
+        assert f"sqspipes receive {domain}--split--p1.fifo 1" in names
+    what = f"({'|'.join(both | asking)}) {re.escape(domain)}"
+    of_run = names - {"sqspipes log"}
+    assert [name for name in of_run if not re.match(f"sqspipes {what}", name)] == []
+    doing = {name.split()[1] for name in of_run}
+    assert doing >= both | asking & {"exchange", "keeper", "receive", "send"}
     assert f"sqspipes worker {domain} take 1" in names
 
 

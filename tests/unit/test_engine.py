@@ -17,6 +17,7 @@ from sqspipes import RunError, TaskCallback, TaskClient
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
 from sqspipes.errors import QueueMissingError
 from sqspipes.messages.message import Delivery
+from tests import inside
 from tests.integration.support import PATIENCE, Seen, passed, until
 from tests.unit.passing import Passing
 
@@ -143,7 +144,7 @@ def test_suspect_behind_a_higher_level_does_not_stop_the_process(broker: Passing
     broker.before["receive", "take"] = suspect_comes
     broker.receives.clear()
     with client.start() as run:
-        until(lambda: run._dispatchers["take"].shut)  # the suspect has been refused
+        until(lambda: inside.is_shut(run, "take"))  # the suspect has been refused
         client.put("high", priority=1)
         until(lambda: broker.depth(f"{DOMAIN}--take--p1.fifo").in_flight == 2)
         go_on.set()
