@@ -159,7 +159,12 @@ class Requests:
         self._open[request] = None
         if self._look_timer is None:
             self._look_timer = self.loop.at(request.due, self._look)
-        request.ticket = self._exchange.submit(asked, partial(self._came, request))
+        try:
+            request.ticket = self._exchange.submit(asked, partial(self._came, request))
+        except BaseException as error:  # the machine has no more threads
+            del self._open[request]
+            request.lose()
+            raise PartError(request.party, error) from error
 
     def hasten(self) -> None:
         """Let no request wait out its pause."""

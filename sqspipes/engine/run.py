@@ -215,6 +215,10 @@ class EngineRun(Run):
     # The engine's thread
 
     def _supervise(self) -> None:
+        with log_writer.deferring(LOG_SECONDS):
+            self._run_to_the_end()
+
+    def _run_to_the_end(self) -> None:
         try:
             if self.stream is not None:
                 self.stream.start()
@@ -235,27 +239,25 @@ class EngineRun(Run):
                 self.stream.end()
             self._exchange.close()
             self._engine_loop.close()
-            log_writer.flush(LOG_SECONDS)
 
     def _run_turns(self) -> None:
-        log_writer.defer()
         seconds = 0.0
         while self._stopping is None or not self._stopping.is_over:
             self._engine_loop.turn(seconds)
             for task in self._fed:
-                self._guarded(task.take_in)
+                self._guarded(f"task {task.task.name}", task.take_in)
             for task in self._tasks.values():
-                self._guarded(task.go_on)
-            self._guarded(self._apply_effects)
+                self._guarded(f"task {task.task.name}", task.go_on)
+            self._guarded("settling", self._apply_effects)
             self._note_errors()
             seconds = self._seconds_to_wait()
 
-    def _guarded(self, stage: Callable[[], object]) -> None:
+    def _guarded(self, part: str, stage: Callable[[], object]) -> None:
         """Do one stage; what it raises ends the run in good order."""
         try:
             stage()
         except BaseException as error:
-            self._engine_loop.errors.append(error)
+            self._engine_loop.errors.append(error if isinstance(error, PartError) else PartError(part, error))
 
     def _note_errors(self) -> None:
         errors, self._engine_loop.errors = self._engine_loop.errors, []
@@ -428,7 +430,7 @@ class EngineRun(Run):
         stops += [task.quiesce for task in self._tasks.values()]
         stops += [] if self.stream is None else [self.stream.close]
         for stop in stops:
-            self._guarded(stop)
+            self._guarded("stop", stop)
         if self._broker.limits.clean_interrupt:
             self._state.is_cut = True
             self._cut_receives()

@@ -6,16 +6,18 @@ import logging
 import os
 import threading
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 #: Lines that may wait for a log handler; further ones are counted, and the log says how many are missing.
 MOST_WAITING = 10_000
 
 
 class LogWriter(logging.Filter):
-    """A filter of loggers: lines of the threads that called ``defer`` are written by the writer's thread.
+    """A filter of loggers: lines of threads that are ``deferring`` are written by the writer's thread.
 
-    A log handler that blocks, as one whose terminal is stopped, then holds up nothing but the log.
+    A log handler that blocks, as one whose terminal is stopped, then holds up nothing but the log. The thread ends
+    when nobody defers any more.
     """
 
     def __init__(self) -> None:
@@ -29,11 +31,23 @@ class LogWriter(logging.Filter):
         self._missing = 0
         self._changed = threading.Condition()
         self._is_writing = False
+        self._deferring = 0  # threads
         self._thread: threading.Thread | None = None
 
-    def defer(self) -> None:
-        """Leave the lines of the calling thread to the writer from now on."""
+    @contextmanager
+    def deferring(self, seconds: float) -> Iterator[None]:
+        """Leave the calling thread's lines to the writer; at the end wait so many seconds until they are written."""
+        with self._changed:
+            self._deferring += 1
         self._here.defers = True
+        try:
+            yield
+        finally:
+            self._here.defers = False
+            self.flush(seconds)
+            with self._changed:
+                self._deferring -= 1
+                self._changed.notify_all()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a line is to be written at once, by the calling thread."""
@@ -64,7 +78,10 @@ class LogWriter(logging.Filter):
             with self._changed:
                 self._is_writing = False
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: bool(self._lines))
+                self._changed.wait_for(lambda: self._lines or not self._deferring)
+                if not self._lines:
+                    self._thread = None
+                    return
                 record, missing, self._missing = self._lines.popleft(), self._missing, 0
                 self._is_writing = True
             _write(record)

@@ -47,7 +47,7 @@ class Workers:
         self._threads.append(thread)
         try:
             thread.start()
-        except RuntimeError:  # the machine has no more threads
+        except Exception:  # the machine has no more threads
             self._threads.remove(thread)
             raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from sqspipes import Broker, RunError, TaskClient
+from sqspipes.engine.settling import Settling
+from sqspipes.engine.switch import VARIABLE
+from sqspipes.engine.task_run import TaskRun
 from sqspipes.messages.body import decode
 from sqspipes.runner.dispatcher import Dispatcher
 from sqspipes.runner.leases import Leases
@@ -140,6 +144,27 @@ PARTS: dict[str, tuple[Provoke, int, str, bool]] = {
     "no sender": (of_thread("send"), 1, "", False),
     "no acknowledger": (of_thread("ack"), 1, "", False),
 }
+
+
+#: The same of the new engine.
+PARTS_OF_ENGINE: dict[str, tuple[Provoke, int, str, bool]] = {
+    "receive": (of_broker("receive"), 5, "receive ", False),
+    "send": (of_broker("send"), 4, "send ", False),
+    "acknowledge": (of_broker("ack"), 4, "ack ", False),
+    "extend": (of_broker("extend"), 1, "extend ", False),
+    "admission": (of_part(TaskRun, "take_in"), 20, "task ", False),
+    "scheduling": (of_part(TaskRun, "_begin_calls"), 20, "task ", False),
+    "outcome": (of_part(TaskRun, "_settle_calls"), 20, "task ", False),
+    "settled": (of_part(TaskRun, "settled"), 9, "settling", False),
+    "answers of sends": (of_part(Settling, "_sent"), 4, "send ", False),
+    "timers": (of_part(Leases, "due"), 2, "run", False),
+    "source": (of_part(Source, "_succeeded"), 5, "source ", True),
+    "no worker": (of_thread("worker"), 2, "", False),
+    "no source": (of_thread("source"), 1, "run", True),
+    "no exchange": (of_thread("exchange"), 3, "", False),
+}
+if os.environ.get(VARIABLE) == "engine":
+    PARTS = PARTS_OF_ENGINE
 
 
 @contextmanager

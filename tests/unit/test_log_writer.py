@@ -55,8 +55,8 @@ def deferring(writer: LogWriter, log: object) -> threading.Thread:
     """Call a function in a thread that leaves its lines to the writer."""
 
     def work() -> None:
-        writer.defer()
-        log()  # type: ignore[operator]
+        with writer.deferring(0.0):
+            log()  # type: ignore[operator]
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -133,3 +133,17 @@ def test_forked_child_has_a_writer_of_its_own(
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_thread_of_the_writer_ends_when_nobody_defers(
+    writer: LogWriter, handler: Gated, logger: logging.Logger
+) -> None:
+    handler.open.set()
+    for number in range(2):
+        deferring(writer, lambda: logger.info("a line")).join(PATIENCE)
+        assert writer.flush(PATIENCE)
+        thread = writer._thread
+        if thread is not None:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        assert handler.told == ["a line"] * (number + 1)
