@@ -52,7 +52,7 @@ class BlockingTicket(Ticket):
 
     def cut(self) -> None:
         """End a poll soon."""
-        if isinstance(self.request, Receive) and self.request.is_poll and not self.is_cut:
+        if isinstance(self.request, Receive) and self.request.is_poll:
             self.is_cut = True
             self._adapter.interrupt()
 
@@ -100,10 +100,13 @@ class BlockingExchange(Exchange):
     def interrupt(self) -> None:
         """Interrupt the broker's receives until no poll that was cut is open; in a thread, as a broker may block."""
         if self._interrupter is None:
-            self._interrupter = threading.Thread(
-                target=self._interrupt, name=f"{self._name} interrupts", daemon=True
-            )
-            self._interrupter.start()
+            thread = threading.Thread(target=self._interrupt, name=f"{self._name} interrupts", daemon=True)
+            try:
+                thread.start()
+            except Exception:  # the machine has no more threads
+                self._broker.interrupt()
+                return
+            self._interrupter = thread
         self._interrupting.set()
 
     def _interrupt(self) -> None:

@@ -32,12 +32,12 @@ class Workers:
     def submit(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
         """Have a thread do something; the future tells what came of it."""
         future: Future[Result] = Future()
-        self._work.put((future, lambda: work(*arguments)))
         try:
             self._idle.pop()
         except IndexError:
             if len(self._threads) < self._most:
                 self._start()
+        self._work.put((future, lambda: work(*arguments)))
         return future
 
     def _start(self) -> None:
