@@ -6,8 +6,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqspipes.engine.batcher import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 from sqspipes.messages.message import Message
@@ -23,6 +24,7 @@ from sqspipes.runner.settler import Abandoned
 from sqspipes.runner.stream import Stream
 from sqspipes.support import clocks
 from sqspipes.support.forked import called
+from sqspipes.support.log_writer import log_writer
 from sqspipes.tasks.plan import Plan
 
 #: Has something done in the engine's next turn.
@@ -48,7 +50,7 @@ class CallThreads:
         leave: Callable[[], object] = lambda: None,
     ) -> None:
         self._name = name
-        self._most = most
+        self.most = most
         self._run = run
         self._died = died
         self._leave = leave
@@ -76,6 +78,11 @@ class CallThreads:
             except IndexError:
                 return taken[::-1]
 
+    @property
+    def started(self) -> int:
+        """How many threads there are."""
+        return len(self._threads)
+
     def close(self) -> None:
         """Let idle threads end; calls that run go on."""
         with self._lock:
@@ -97,7 +104,7 @@ class CallThreads:
         if self._sleeping:
             self._is_waking = True
             self._sleeping.pop().release()
-        elif len(self._threads) < self._most:
+        elif len(self._threads) < self.most:
             name = f"sqspipes worker {self._name} {len(self._threads) + 1}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             thread.start()
@@ -135,6 +142,18 @@ class CallThreads:
                 self._is_waking = False
 
 
+class InlineCall(NamedTuple):
+    """A call that the leader has made: when it ended, and how many seconds of it were waited.
+
+    ``outcomes`` is None of a call that its run had given up.
+    """
+
+    call: Call
+    outcomes: Sequence[Outcome] | None
+    ended: float
+    waited: float
+
+
 class EmitRoom:
     """Lets calls that emit in the middle wait while one queue is behind: what is under way there is bounded."""
 
@@ -144,12 +163,15 @@ class EmitRoom:
         self._bytes = 0
         self._is_closed = False
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next output has to wait."""
+        return self._items >= MOST_WAITING_ITEMS or self._bytes >= MOST_WAITING_BYTES
+
     def take(self, size: int) -> None:
         """Wait for room for one more output; raises ``Abandoned`` after the ``close``."""
         with self._changed:
-            while not self._is_closed and (
-                self._items >= MOST_WAITING_ITEMS or self._bytes >= MOST_WAITING_BYTES
-            ):
+            while self.is_full and not self._is_closed:
                 self._changed.wait()
             if self._is_closed:
                 raise Abandoned
@@ -186,6 +208,8 @@ class CallSide:
         linger: float,
         stream: Stream | None,
         loop: RunLoop,
+        died: Callable[[str, BaseException], object],
+        about_to_wait: Callable[[], object],
     ) -> None:
         self._plan = plan
         self._sink = sink
@@ -195,6 +219,8 @@ class CallSide:
         self._linger = linger
         self._stream = stream
         self._loop = loop
+        self._died = died
+        self._about_to_wait = about_to_wait
         self._rooms: dict[str, EmitRoom] = {}
         self.is_abandoned = False
 
@@ -218,6 +244,22 @@ class CallSide:
             return [calls.perform(self._plan, held, self)]
         finally:
             current.end(token)
+
+    def run_here(self, call: Call, context: Context) -> InlineCall:
+        """Run a call in the thread that leads; raises nothing."""
+        began, used = clocks.monotonic(), time.thread_time()
+        self._sink.began(call, began)
+        outcomes: Sequence[Outcome] | None = None
+        log_writer.write_here(True)
+        try:
+            outcomes = context.run(self.perform, call)
+        except Abandoned:
+            pass
+        except BaseException as error:
+            self._died(f"worker {self._plan.task.domain} {self._plan.task.name}", error)
+        log_writer.write_here(False)
+        ended = clocks.monotonic()
+        return InlineCall(call, outcomes, ended, max(0.0, ended - began - (time.thread_time() - used)))
 
     # For the event loop's executor
 
@@ -284,12 +326,14 @@ class CallSide:
             told.set()
 
         self._tell(partial(self._sink.flush, origin, tell))
+        self._about_to_wait()
         told.wait()
         if not is_safe[0]:
             raise Abandoned
 
     def awaited(self, made: Any) -> Any:
         """Return what something to be awaited gives, from the run's event loop."""
+        self._about_to_wait()
         return self._loop.result(made)
 
     def abandon(self) -> None:
@@ -308,6 +352,8 @@ class CallSide:
         if self.is_abandoned:
             raise Abandoned
         size = parcel.entry.size
+        if room.is_full:
+            self._about_to_wait()
         room.take(size)
         self._tell(partial(self._sink.emitted, parcel._replace(freed=partial(room.free, size))))
 

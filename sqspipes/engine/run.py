@@ -10,6 +10,8 @@ from typing import Any
 
 from sqspipes.brokers.adapter import open_exchange
 from sqspipes.brokers.base import Broker
+from sqspipes.engine.calling import InlineCall
+from sqspipes.engine.crew import Crew, LostBatonError
 from sqspipes.engine.draining import Draining
 from sqspipes.engine.loop import EngineLoop, Timer
 from sqspipes.engine.requests import PartError, Requests
@@ -19,6 +21,7 @@ from sqspipes.engine.stopping import HURRIED_SECONDS, Phase, Stopping, StopState
 from sqspipes.engine.task_run import TaskRun
 from sqspipes.runner.background import Background
 from sqspipes.runner.control import Control
+from sqspipes.runner.executor import Call
 from sqspipes.runner.gate import Gate
 from sqspipes.runner.held import Held, Origin
 from sqspipes.runner.leases import LeaseClock, Leases
@@ -46,6 +49,12 @@ SETTLED_SECONDS = 0.25
 
 #: Seconds between looks at open receives during a stop: one whose answer is overdue is not waited for.
 LOOK_SECONDS = 1.0
+
+#: Seconds for which the leader makes calls of one task before it looks after everything else.
+SLICE_SECONDS = 0.001
+
+#: Seconds between two looks of the run's own thread whether the crew has ended.
+SUPERVISOR_SECONDS = 60.0
 
 #: Seconds that the engine sleeps at most: the lease clock may run ahead of the one that measures sleep.
 LONGEST_SLEEP = 60.0
@@ -82,6 +91,8 @@ class EngineRun(Run):
     def _build_engine(self) -> None:
         broker, plan, limits = self._broker, self._plan, self._broker.limits
         self._engine_loop = loop = EngineLoop()
+        self._crew = Crew(f"sqspipes crew {self._domain}", self._lead, self._crew_died)
+        self._called: TaskRun | None = None  # the task that the leader calls
         self._exchange = open_exchange(broker, loop, f"sqspipes exchange {self._domain}")
         self._requests = Requests(self._exchange, loop, broker.url, limits)
         leases = Leases(LeaseClock(), limits.longest_lease, self._notify_at)
@@ -103,6 +114,7 @@ class EngineRun(Run):
             died=self._died,
             raised=self._raised,
             notify_at=self._notify_at,
+            about_to_wait=self._about_to_wait,
         )
         self._tasks = {
             one.task.name: TaskRun(
@@ -119,6 +131,7 @@ class EngineRun(Run):
         }  # fmt: skip
         self._sources = [self._source(task) for task in self._tasks.values() if task.task.is_source]
         self._fed = [task for task in self._tasks.values() if not task.task.is_source]
+        self._callees = self._fed[::-1]
         if not self._fed:
             self._shared.heard.set()
         self._drains = self._draining()
@@ -229,8 +242,10 @@ class EngineRun(Run):
             self._begin_to_look()
         except BaseException as error:
             self._command("dead", ("run", error))
-        self._run_turns()
         try:
+            self._crew.start()
+            while not self._crew.wait(SUPERVISOR_SECONDS):
+                pass
             self._end_parts()
         except BaseException as error:
             self._note("dead", ("run", error))
@@ -239,6 +254,15 @@ class EngineRun(Run):
                 self.stream.end()
             self._exchange.close()
             self._engine_loop.close()
+
+    def _lead(self) -> None:
+        """Do everything that touches the state of the run, until its end or until another thread leads."""
+        with log_writer.deferring(0.0):
+            if self._called is not None:  # its call keeps the former leader
+                self._called.kept_leader()
+                self._called = None
+            self._run_turns()
+        self._crew.close()
 
     def _run_turns(self) -> None:
         seconds = 0.0
@@ -250,7 +274,34 @@ class EngineRun(Run):
                 self._guarded(f"task {task.task.name}", task.go_on)
             self._guarded("settling", self._apply_effects)
             self._note_errors()
-            seconds = self._seconds_to_wait()
+            seconds = 0.0 if self._make_calls() else self._seconds_to_wait()
+
+    def _make_calls(self) -> bool:
+        """Make calls that are short, those of the last tasks first; return whether some were made.
+
+        Raises ``LostBatonError`` if one of them was not: another thread leads then.
+        """
+        has_called = False
+        for task in self._callees:
+            now = clocks.monotonic()
+            until = now + SLICE_SECONDS
+            while now < until and task.is_called_here(now) and (call := task.next_call_here()) is not None:
+                made = self._call(task, call)
+                task.ended_here(made)
+                now, has_called = made.ended, True
+        return has_called
+
+    def _call(self, task: TaskRun, call: Call) -> InlineCall:
+        context = task.context_here()
+        self._called = task
+        try:
+            made = self._crew.call(partial(task.side.run_here, call, context))
+        except LostBatonError as lost:
+            (made,) = lost.args
+            self._engine_loop.tell(partial(task.ended_elsewhere, made))
+            raise
+        self._called = None
+        return made
 
     def _guarded(self, part: str, stage: Callable[[], object]) -> None:
         """Do one stage; what it raises ends the run in good order."""
@@ -492,6 +543,13 @@ class EngineRun(Run):
 
     def _raised(self, error: BaseException) -> None:
         self._engine_loop.tell(partial(self._command, "raised", error))
+
+    def _crew_died(self, error: BaseException) -> None:
+        self._note("dead", ("run", error))
+        self._crew.close()
+
+    def _about_to_wait(self) -> None:
+        self._crew.about_to_wait()
 
     def _notify(self) -> None:
         self._engine_loop.tell(lambda: None)

@@ -21,7 +21,7 @@ class EngineShared:
 
     ``sizes`` has the largest body, in bytes, that each queue takes. ``died`` is told of a part that cannot go on,
     from any thread; ``raised`` of the error of a task that ends the run; ``notify_at`` has the run looked at, at a
-    time of the lease clock.
+    time of the lease clock; ``about_to_wait`` is to be called by a call that is about to wait.
     """
 
     loop: EngineLoop
@@ -35,6 +35,7 @@ class EngineShared:
     died: Callable[[str, BaseException], None]
     raised: Callable[[BaseException], object]
     notify_at: Callable[[float], object]
+    about_to_wait: Callable[[], object]
     has_sent_all: bool = False  #: a stop has waited for what was to be sent
     heard: threading.Event = field(default_factory=threading.Event)  #: something was received, or is paused
     attempts: Attempts = field(default_factory=Attempts)

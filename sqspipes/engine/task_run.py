@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from typing import Any
 
 from sqspipes.brokers.base import Limits
 from sqspipes.defaults import MAX_RECEIVES
 from sqspipes.engine.admission import Admission, Received
-from sqspipes.engine.calling import CallSide, CallThreads
+from sqspipes.engine.calling import CallSide, CallThreads, InlineCall
+from sqspipes.engine.policy import MOST_COUNTED, CallPolicy
 from sqspipes.engine.settling import Settling
 from sqspipes.engine.shared import EngineShared
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
@@ -84,10 +87,14 @@ class TaskRun:
             self._linger,
             stream,
             shared.run_loop,
+            shared.died,
+            shared.about_to_wait,
         )
         self._may_wait = plan.task.rate is not None or plan.task.batch is not None
         self._threads, self._executor = self._make_threads()
         self._slots = plan.task.workers
+        self._policy = CallPolicy() if self._may_be_called_by_leader(stream) else None
+        self._contexts: dict[int, Context] = {}  # of the leading threads that have called this task
         self._ahead = self._calls_ahead()
         self._settling_free = limits.entries * limits.requests_in_flight
         self.is_dirty = True  #: there may be something to begin, or to receive
@@ -119,6 +126,15 @@ class TaskRun:
         return CallThreads(
             f"{task.domain} {task.name}", task.workers, self.side.run, shared.died, leave
         ), None
+
+    def _may_be_called_by_leader(self, stream: Stream | None) -> bool:
+        """Say whether short calls may be made by the thread that leads.
+
+        Not where a task is to be called by one thread for the whole run, as one with a single worker or a step; nor
+        where a call produces in the middle or waits for a reader.
+        """
+        has_threads = self._threads is not None and self.task.workers > 1 and self.plan.step is None
+        return has_threads and not self.plan.kind.yields and stream is None and not self.task.is_source
 
     def _calls_ahead(self) -> int:
         """Return how many calls may wait for a thread.
@@ -250,10 +266,23 @@ class TaskRun:
     # Calls to begin
 
     def _begin_calls(self) -> None:
-        """Begin as many calls as there are slots and ready lanes."""
+        """Give as many calls to threads as there are slots and ready lanes, unless the leader makes them."""
+        if self.is_called_here(clocks.monotonic()):
+            return
         begun: list[Call] = []
         now = self._shared.leases.clock.now()
-        while not self.is_stopping and self.calls < self._slots + self._ahead:
+        while self.calls < self._slots + self._ahead and (call := self._next_call(now)) is not None:
+            begun.append(call)
+        if not begun:
+            return
+        if self._threads is not None:
+            self._threads.give(begun)
+        elif self._executor is not None:
+            self._executor.start(begun)
+
+    def _next_call(self, now: float) -> Call | None:
+        """Return the next call, which counts as begun; ``now`` is the lease clock's time."""
+        while not self.is_stopping:
             # A suspect that the gate refused is asked for first: it keeps all others out meanwhile.
             held = (self._refused and self._refused_first()) or self.lanes.peek()
             if held is None:
@@ -271,17 +300,60 @@ class TaskRun:
                 self.lanes.start(held)
                 self.lanes.begun(held)
                 self.pace.begun(now)
-                begun.append(self._make_call(held, now))
                 self.calls += 1
+                return self._make_call(held, now)
             else:
                 self._refused = held if held.suspect else None
                 break
-        if not begun:
-            return
-        if self._threads is not None:
-            self._threads.give(begun)
-        elif self._executor is not None:
-            self._executor.start(begun)
+        return None
+
+    # Calls by the leader
+
+    def is_called_here(self, now: float) -> bool:
+        """Say whether the next call is to be made by the calling thread, which leads."""
+        if self._policy is None or self.is_stopping or not self._policy.is_short(now):
+            return False
+        if threading.get_ident() in self._contexts:
+            return True
+        assert self._threads is not None
+        # At most so many threads as there are workers call one task, and one of them is no leader.
+        known = len(self._contexts)
+        return known + self._threads.started < self._slots and known < self._slots - 1
+
+    def next_call_here(self) -> Call | None:
+        """Return a call for the leader to make, or None."""
+        if self.calls >= self._slots or not self.lanes.ready:
+            return None
+        return self._next_call(self._shared.leases.clock.now())
+
+    def context_here(self) -> Context:
+        """Return the context in which the calling thread calls this task."""
+        thread = threading.get_ident()
+        context = self._contexts.get(thread)
+        if context is None:
+            context = self._contexts[thread] = Context()
+            assert self._threads is not None
+            self._threads.most = self._slots - len(self._contexts)
+        return context
+
+    def ended_here(self, made: InlineCall) -> None:
+        """Learn from a call that the leader has made, and note how it ended."""
+        if self._policy is not None:
+            self._policy.learn(made.waited, made.ended)
+        self.ended_elsewhere(made)
+
+    def ended_elsewhere(self, made: InlineCall) -> None:
+        """Note how a call ended that had kept its leader; that was learnt when another thread began to lead."""
+        if made.outcomes is None:
+            self.abandoned(made.call)
+        else:
+            self.ended(made.call, made.outcomes)
+
+    def kept_leader(self) -> None:
+        """Learn that a call kept the leader for so long that another thread leads now."""
+        if self._policy is not None:
+            self._policy.learn(MOST_COUNTED, clocks.monotonic())
+        self.is_dirty = True
 
     def _refused_first(self) -> Held | None:
         """Return the suspect that the gate refused, unless a higher level has to go before it."""

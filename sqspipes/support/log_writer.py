@@ -49,6 +49,10 @@ class LogWriter(logging.Filter):
                 self._deferring -= 1
                 self._changed.notify_all()
 
+    def write_here(self, here: bool) -> None:
+        """Within ``deferring``: have the calling thread write its lines itself, or not any more."""
+        self._here.defers = not here
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a line is to be written at once, by the calling thread."""
         if not getattr(self._here, "defers", False):
