@@ -50,7 +50,7 @@ class CallThreads:
         leave: Callable[[], object] = lambda: None,
     ) -> None:
         self._name = name
-        self.most = most
+        self._most = most
         self._run = run
         self._died = died
         self._leave = leave
@@ -78,11 +78,6 @@ class CallThreads:
             except IndexError:
                 return taken[::-1]
 
-    @property
-    def started(self) -> int:
-        """How many threads there are."""
-        return len(self._threads)
-
     def close(self) -> None:
         """Let idle threads end; calls that run go on."""
         with self._lock:
@@ -104,7 +99,7 @@ class CallThreads:
         if self._sleeping:
             self._is_waking = True
             self._sleeping.pop().release()
-        elif len(self._threads) < self.most:
+        elif len(self._threads) < self._most:
             name = f"sqspipes worker {self._name} {len(self._threads) + 1}"
             thread = threading.Thread(target=self._work, name=name, daemon=True)
             thread.start()

@@ -51,6 +51,11 @@ LINGERS_OF_ACK = 4
 SLOTS_PER_CALL_AHEAD = 4
 
 
+#: Leading threads that call one task, beside as many threads of its own as it has workers: what a task keeps for each
+#: thread that calls it, as a connection, stays bounded.
+MOST_LEADERS_THAT_CALL = 2
+
+
 class TaskRun:
     """One task in one run. All of it is called in the engine's turn, except for ``began`` and ``oldest_call``."""
 
@@ -313,12 +318,7 @@ class TaskRun:
         """Say whether the next call is to be made by the calling thread, which leads."""
         if self._policy is None or self.is_stopping or not self._policy.is_short(now):
             return False
-        if threading.get_ident() in self._contexts:
-            return True
-        assert self._threads is not None
-        # At most so many threads as there are workers call one task, and one of them is no leader.
-        known = len(self._contexts)
-        return known + self._threads.started < self._slots and known < self._slots - 1
+        return threading.get_ident() in self._contexts or len(self._contexts) < MOST_LEADERS_THAT_CALL
 
     def next_call_here(self) -> Call | None:
         """Return a call for the leader to make, or None."""
@@ -332,8 +332,6 @@ class TaskRun:
         context = self._contexts.get(thread)
         if context is None:
             context = self._contexts[thread] = Context()
-            assert self._threads is not None
-            self._threads.most = self._slots - len(self._contexts)
         return context
 
     def ended_here(self, made: InlineCall) -> None:

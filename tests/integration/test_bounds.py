@@ -259,7 +259,7 @@ def test_every_thread_of_a_run_says_what_it_does_and_for_whom(domain: str, tmp_p
         assert begun.acquire(timeout=PATIENCE)
         names |= {thread.name for thread in set(threading.enumerate()) - before}
         gate.set()
-    both, asking = {"run", "control", "worker", "source"}, {"exchange"}
+    both, asking = {"run", "control", "worker", "source"}, {"crew", "exchange"}
     if not inside.has_new_engine(run):
         asking = {"keeper", "receive", "send", "ack", "extend", "release", "clear"}
         assert f"sqspipes receive {domain}--split--p1.fifo 1" in names
@@ -267,7 +267,7 @@ def test_every_thread_of_a_run_says_what_it_does_and_for_whom(domain: str, tmp_p
     of_run = names - {"sqspipes log"}
     assert [name for name in of_run if not re.match(f"sqspipes {what}", name)] == []
     doing = {name.split()[1] for name in of_run}
-    assert doing >= both | asking & {"exchange", "keeper", "receive", "send"}
+    assert doing >= both | asking & {"exchange", "crew", "keeper", "receive", "send"}
     assert f"sqspipes worker {domain} take 1" in names
 
 
