@@ -1,7 +1,7 @@
 """The adapter: an exchange over a broker that blocks, with a few threads that leave answers in the engine's inbox.
 
-Each open poll has a thread of its own. All other requests share a few threads that no poll ever takes, so that an
-acknowledgement or an extension never waits for a poll to end.
+Each request under way has a thread; a thread is started only where none is idle. So an acknowledgement or an extension
+never waits for a poll to end, nor for requests to another queue that hang.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from sqspipes.support.workers import Workers
 #: Seconds between two interrupts of polls that are cut: one may have opened just after the last.
 INTERRUPT_SECONDS = 0.1
 
-#: Threads that all requests but polls share.
-SHARED_THREADS = 4
+#: Seconds after which a thread that has nothing to do ends.
+IDLE_SECONDS = 5.0
 
 
 def open_exchange(broker: Broker, loop: ExchangeLoop, name: str) -> Exchange:
@@ -67,8 +67,9 @@ class BlockingExchange(Exchange):
     def __init__(self, broker: Broker, tell: Callable[[Callable[[], object]], object], name: str) -> None:
         self._broker = broker
         self._tell = tell
-        self._polls = Workers(math.inf, f"{name} poll")
-        self._others = Workers(SHARED_THREADS, f"{name} request")
+        # Not a bounded pool: requests that hang, to one queue, may hold up no others.
+        self._polls = Workers(math.inf, f"{name} poll", IDLE_SECONDS)
+        self._others = Workers(math.inf, f"{name} request", IDLE_SECONDS)
         self._open: set[BlockingTicket] = set()  # polls, touched in the engine's turn
         self._interrupting = threading.Event()
         self._closed = False

@@ -18,13 +18,17 @@ Result = TypeVar("Result")
 class Workers:
     """A pool of ``most`` threads, which may be ``math.inf``; one is started only when none has nothing to do.
 
+    A thread ends when it has had nothing to do for ``idle_seconds``; None for never.
+
     That of ``concurrent.futures`` takes nothing any more once the main thread has ended, though the process goes on
     as long as other threads do.
     """
 
-    def __init__(self, most: float, name: str) -> None:
+    def __init__(self, most: float, name: str, idle_seconds: float | None = None) -> None:
         self._most = most
         self._name = name
+        self._idle_seconds = idle_seconds
+        self._started = 0
         self._work: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._idle: deque[None] = deque()  # one for each thread that has nothing to do
@@ -41,7 +45,8 @@ class Workers:
         return future
 
     def _start(self) -> None:
-        name = f"{self._name} {len(self._threads) + 1}"
+        self._started += 1
+        name = f"{self._name} {self._started}"
         thread = threading.Thread(target=self._run, name=name, daemon=True)
         # Before it starts: a signal's handler may raise while that is waited for.
         self._threads.append(thread)
@@ -74,7 +79,7 @@ class Workers:
                     thread.join()
 
     def _run(self) -> None:
-        while (begun := self._work.get()) is not None:
+        while (begun := self._next()) is not None:
             future, work = begun
             del begun
             if future.set_running_or_notify_cancel():
@@ -87,6 +92,18 @@ class Workers:
                     del result
             del future, work
             self._idle.append(None)
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        """Wait for work; None at the end, and after ``idle_seconds`` without any."""
+        while True:
+            try:
+                return self._work.get(timeout=self._idle_seconds)
+            except Empty:
+                # Whoever gives work takes such a mark, and relies on the thread that made it.
+                with suppress(IndexError):
+                    self._idle.pop()
+                    self._threads.remove(threading.current_thread())
+                    return None
 
     def __enter__(self) -> Self:
         return self

@@ -53,3 +53,17 @@ def test_no_more_threads_than_allowed() -> None:
         futures = [pool.submit(lambda: go_on.wait(30) and threading.current_thread().name) for _ in range(6)]
         go_on.set()
         assert {future.result() for future in futures} <= {"a pool 1", "a pool 2"}
+
+
+def test_thread_that_is_idle_ends_and_another_one_is_started_for_more_work() -> None:
+    with Workers(math.inf, "a pool", idle_seconds=0.01) as pool:
+        for number in range(3):
+            assert pool.submit(lambda: threading.current_thread().name).result() == f"a pool {number + 1}"
+            while pool._threads:
+                pass
+        assert not pool._idle
+
+
+def test_work_that_comes_while_threads_end_is_done() -> None:
+    with Workers(math.inf, "a pool", idle_seconds=0.0) as pool:
+        assert [pool.submit(int).result(10) for _ in range(200)] == [0] * 200
