@@ -1,7 +1,7 @@
 """The adapter: an exchange over a broker that blocks, with a few threads that leave answers in the engine's inbox.
 
-Each request under way has a thread; a thread is started only where none is idle. So an acknowledgement or an extension
-never waits for a poll to end, nor for requests to another queue that hang.
+Each request under way has a thread; a thread is started only where none is idle. So an acknowledgement or an
+extension never waits for a poll to end, nor for requests to another queue that hang.
 """
 
 from __future__ import annotations

@@ -220,7 +220,11 @@ class CallSide:
         self.is_abandoned = False
 
     def run(self, call: Call) -> None:
-        """Run a call, and leave word of how it ended."""
+        """Run a call, and leave word of how it ended; not if its lease was lost while it waited for a thread."""
+        now = self._clock.now()
+        if any(held.lost or held.expires <= now for held in call.messages):
+            self._tell(partial(self._sink.too_late, call))
+            return
         self._sink.began(call, clocks.monotonic())
         try:
             outcomes = self.perform(call)

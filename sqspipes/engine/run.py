@@ -293,6 +293,7 @@ class EngineRun(Run):
 
     def _call(self, task: TaskRun, call: Call) -> InlineCall:
         context = task.context_here()
+        task.begin_here()
         self._called = task
         try:
             made = self._crew.call(partial(task.side.run_here, call, context))

@@ -99,6 +99,7 @@ class TaskRun:
         self._threads, self._executor = self._make_threads()
         self._slots = plan.task.workers
         self._policy = CallPolicy() if self._may_be_called_by_leader(stream) else None
+        self._calls_here = 0  # of the calls, those of threads that lead, or led when these began
         self._contexts: dict[int, Context] = {}  # of the leading threads that have called this task
         self._ahead = self._calls_ahead()
         self._settling_free = limits.entries * limits.requests_in_flight
@@ -276,7 +277,9 @@ class TaskRun:
             return
         begun: list[Call] = []
         now = self._shared.leases.clock.now()
-        while self.calls < self._slots + self._ahead and (call := self._next_call(now)) is not None:
+        # Beside calls of leading threads none may wait for a thread: it would begin while all slots are taken.
+        most = self._slots + (0 if self._calls_here else self._ahead)
+        while self.calls < most and (call := self._next_call(now)) is not None:
             begun.append(call)
         if not begun:
             return
@@ -334,6 +337,10 @@ class TaskRun:
             context = self._contexts[thread] = Context()
         return context
 
+    def begin_here(self) -> None:
+        """Note that the leader makes a call."""
+        self._calls_here += 1
+
     def ended_here(self, made: InlineCall) -> None:
         """Learn from a call that the leader has made, and note how it ended."""
         if self._policy is not None:
@@ -342,6 +349,7 @@ class TaskRun:
 
     def ended_elsewhere(self, made: InlineCall) -> None:
         """Note how a call ended that had kept its leader; that was learnt when another thread began to lead."""
+        self._calls_here -= 1
         if made.outcomes is None:
             self.abandoned(made.call)
         else:
@@ -429,6 +437,12 @@ class TaskRun:
         """Note how a call ended."""
         now = clocks.monotonic()
         self._ended.append((call, outcomes, [now - min(self._running[held], now) for held in call.messages]))
+
+    def too_late(self, call: Call) -> None:
+        """Give back what a thread was to call: it had waited until its lease was lost."""
+        self._end_call(call)
+        self._drop_unbegun(call)
+        self.is_dirty = True
 
     def abandoned(self, call: Call) -> None:
         """Note that a call ended because its run had given it up."""
@@ -692,17 +706,21 @@ class TaskRun:
         self.is_stopping = True
         self.admission.stop()
         if self._threads is not None:
-            now = self._shared.leases.clock.now()
             for call in self._threads.take_back():
                 self._end_call(call)
-                for held in call.messages:
-                    if held.lane is not None and held is held.lane.messages[0]:
-                        self.lanes.park(held, now)
-                        self._give_back(self.lanes.drop(held))
+                self._drop_unbegun(call)
             self._threads.close()
         if self._executor is not None:
             self._executor.close()
         self._give_back(self.lanes.drop_idle())
+
+    def _drop_unbegun(self, call: Call) -> None:
+        """Give back the messages of a call that never began, with what is behind them."""
+        now = self._shared.leases.clock.now()
+        for held in call.messages:
+            if held.lane is not None and held is held.lane.messages[0]:
+                self.lanes.park(held, now)
+                self._give_back(self.lanes.drop(held))
 
     def abandon(self) -> list[str]:
         """Leave the messages of calls that still run to come back; return their ids."""
