@@ -42,13 +42,14 @@ def open_exchange(broker: Broker, loop: ExchangeLoop, name: str) -> Exchange:
 class BlockingTicket(Ticket):
     """A request that a thread of the adapter makes."""
 
-    __slots__ = ("_adapter", "done", "is_cut", "request")
+    __slots__ = ("_adapter", "done", "is_cut", "is_over", "request")
 
     def __init__(self, adapter: BlockingExchange, request: Request, done: Done) -> None:
         self._adapter = adapter
         self.request = request
         self.done = done
         self.is_cut = False
+        self.is_over = False  #: the broker has answered
 
     def cut(self) -> None:
         """End a poll soon."""
@@ -82,8 +83,8 @@ class BlockingExchange(Exchange):
         if self._closed:
             raise RuntimeError("the exchange is closed: it takes no more requests")
         if isinstance(request, Receive) and request.is_poll:
-            self._open.add(ticket)
             self._polls.submit(self._ask, ticket)
+            self._open.add(ticket)
         else:
             self._others.submit(self._ask, ticket)
         return ticket
@@ -114,13 +115,13 @@ class BlockingExchange(Exchange):
         while True:
             self._interrupting.wait()
             self._interrupting.clear()
-            while any(ticket.is_cut for ticket in tuple(self._open)):
+            while any(ticket.is_cut and not ticket.is_over for ticket in tuple(self._open)):
                 try:
                     self._broker.interrupt()
                 except Exception:
                     break  # it is closed, or away: polls end by themselves
                 self._interrupting.wait(INTERRUPT_SECONDS)
-            if self._closed and not self._open:
+            if self._closed and all(ticket.is_over for ticket in tuple(self._open)):
                 return
 
     # In the adapter's threads
@@ -131,6 +132,9 @@ class BlockingExchange(Exchange):
             came = self._asked(ticket)
         except BaseException as error:
             came = error
+        ticket.is_over = True
+        if self._closed:
+            self._interrupting.set()
         self._tell(partial(self._answered, ticket, came))
 
     def _asked(self, ticket: BlockingTicket) -> Reply:
@@ -150,6 +154,4 @@ class BlockingExchange(Exchange):
 
     def _answered(self, ticket: BlockingTicket, came: Reply | BaseException) -> None:
         self._open.discard(ticket)
-        if self._closed and not self._open:
-            self._interrupting.set()
         ticket.done(came)

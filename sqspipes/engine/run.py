@@ -84,6 +84,7 @@ class EngineRun(Run):
         self._reason = "stopped"
         self._state = StopState()
         self._stopping: Stopping | None = None
+        self._stop_deadline = 0.0
         self._look_timer: Timer | None = None
         self._look_at = math.inf
         self._build_engine()
@@ -243,9 +244,7 @@ class EngineRun(Run):
         except BaseException as error:
             self._command("dead", ("run", error))
         try:
-            self._crew.start()
-            while not self._crew.wait(SUPERVISOR_SECONDS):
-                pass
+            self._lead_to_the_end()
             self._end_parts()
         except BaseException as error:
             self._note("dead", ("run", error))
@@ -254,6 +253,18 @@ class EngineRun(Run):
                 self.stream.end()
             self._exchange.close()
             self._engine_loop.close()
+
+    def _lead_to_the_end(self) -> None:
+        try:
+            self._crew.start()
+        except BaseException as error:  # the machine has no more threads: this one stops the run
+            self._command("dead", ("run", error))
+            self._lead()
+        while not self._crew.wait(SUPERVISOR_SECONDS):
+            pass
+        if self._stopping is None or not self._stopping.is_over:  # the crew died
+            for stop in (self._begin_no_more, self._begin_to_settle):
+                self._guarded("stop", stop)
 
     def _lead(self) -> None:
         """Do everything that touches the state of the run, until its end or until another thread leads."""
@@ -274,7 +285,12 @@ class EngineRun(Run):
                 self._guarded(f"task {task.task.name}", task.go_on)
             self._guarded("settling", self._apply_effects)
             self._note_errors()
-            seconds = 0.0 if self._make_calls() else self._seconds_to_wait()
+            try:
+                has_called = self._make_calls()
+            except PartError as error:
+                self._engine_loop.errors.append(error)
+                has_called = True
+            seconds = 0.0 if has_called else self._seconds_to_wait()
 
     def _make_calls(self) -> bool:
         """Make calls that are short, those of the last tasks first; return whether some were made.
@@ -301,6 +317,10 @@ class EngineRun(Run):
             (made,) = lost.args
             self._engine_loop.tell(partial(task.ended_elsewhere, made))
             raise
+        except Exception as error:  # nobody could watch: it has not begun
+            self._called = None
+            task.not_begun_here(call)
+            raise PartError("crew", error) from error
         self._called = None
         return made
 
@@ -521,7 +541,6 @@ class EngineRun(Run):
 
     def _end_parts(self) -> None:
         """End what has threads of its own, and say how the run ended."""
-        assert self._stopping is not None
         self._settling_part.close()
         is_hurried = self._state.is_hurried
         now = clocks.monotonic()
@@ -530,7 +549,7 @@ class EngineRun(Run):
             task.join(until)
         self._loop.leave(clocks.monotonic() if is_hurried else self._stop_deadline)
         self._loop.close(clocks.monotonic() + HURRIED_SECONDS)
-        if self._stopping.left_undone:
+        if self._stopping is not None and self._stopping.left_undone:
             logger.warning("not everything could be settled in time: what is left comes back after its lease")
         summary = self.summary
         logger.info("%s: %s, %s", self._domain, summary.reason, Counts.of(summary))

@@ -341,6 +341,11 @@ class TaskRun:
         """Note that the leader makes a call."""
         self._calls_here += 1
 
+    def not_begun_here(self, call: Call) -> None:
+        """Give back what the leader was to call and could not."""
+        self._calls_here -= 1
+        self.too_late(call)
+
     def ended_here(self, made: InlineCall) -> None:
         """Learn from a call that the leader has made, and note how it ended."""
         if self._policy is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sqspipes import Broker, RunError, TaskClient
+from sqspipes.engine.loop import EngineLoop
 from sqspipes.engine.settling import Settling
 from sqspipes.engine.switch import VARIABLE
 from sqspipes.engine.task_run import TaskRun
@@ -162,6 +163,9 @@ PARTS_OF_ENGINE: dict[str, tuple[Provoke, int, str, bool]] = {
     "no worker": (of_thread("worker"), 2, "", False),
     "no source": (of_thread("source"), 1, "run", True),
     "no exchange": (of_thread("exchange"), 3, "", False),
+    "no leader": (of_thread("crew"), 1, "run", False),
+    "no watcher": (of_thread("crew"), 2, "", False),
+    "turn": (of_part(EngineLoop, "turn"), 20, "run", False),
 }
 if os.environ.get(VARIABLE) == "engine":
     PARTS = PARTS_OF_ENGINE
