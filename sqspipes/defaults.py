@@ -60,6 +60,9 @@ LONGEST_SECONDS = min(365 * 86_400.0, threading.TIMEOUT_MAX / 2)
 #: Processes of one run.
 MOST_PROCESSES = 64
 
+#: What carries messages to SQS: sockets of our own, or boto3.
+TRANSPORTS = ("lean", "boto3")
+
 # Names
 
 #: Characters in a group or an id, as people write them.

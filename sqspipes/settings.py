@@ -7,15 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqspipes.defaults import SHORTEST_CONTROL_INTERVAL
+from sqspipes.defaults import SHORTEST_CONTROL_INTERVAL, TRANSPORTS
 from sqspipes.errors import OptionError
 from sqspipes.messages import queue_names
 from sqspipes.operations.queues import NewQueues
 from sqspipes.support import checks
 from sqspipes.tasks import registration
-
-#: Which messages go to SQS how.
-TRANSPORTS = ("lean", "boto3")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+
 from sqspipes.brokers.base import Answer, Entry, Kind
 from sqspipes.defaults import MESSAGE_BYTES
-from sqspipes.errors import OptionError
+from sqspipes.errors import BrokerUnavailableError, OptionError
 from sqspipes.messages.ids import LEGAL
+
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 #: The answer to a receipt that is good for nothing any more.
 LEASE_LOST = Answer(Kind.GONE, "the lease is lost")
@@ -21,6 +26,24 @@ def check_seconds(option: str, seconds: float, longest: float) -> None:
     """Refuse a time that is negative or too long."""
     if not 0 <= seconds <= longest:
         raise OptionError(f"{option} is {seconds}: allowed are 0 to {longest:g} seconds")
+
+
+def lack_of_files(error: BaseException | None) -> OSError | None:
+    """Return the error of too many open files that an error came of, or None: another thread may close some."""
+    found = (one for one in chain(error) if isinstance(one, OSError) and one.errno in _TOO_MANY_FILES)
+    return next(found, None)
+
+
+def too_many_files(where: str, error: BaseException | None) -> BrokerUnavailableError:
+    """Return the error for that; ``where`` is what met it."""
+    return BrokerUnavailableError(f"{where}: this process has too many open files (ulimit -n): {error}")
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and those that it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def refusal(entry: Entry) -> Answer | None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sqspipes.brokers.base import Answer, Broker, Depth, Entry, Kind, QueueSpec
 from sqspipes.brokers.sqs import SqsBroker
-from sqspipes.brokers.sqs.account import TRANSPORTS
+from sqspipes.defaults import TRANSPORTS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError
 from sqspipes.messages.message import Delivery
 from tests.contract.steps import kinds

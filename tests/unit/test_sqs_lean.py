@@ -24,9 +24,10 @@ from botocore.exceptions import ClientError
 from sqspipes import TaskClient
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import OK, Entry, Kind
-from sqspipes.brokers.sqs.account import TRANSPORTS, Account
+from sqspipes.brokers.sqs.account import Account
 from sqspipes.brokers.sqs.calls import Calls
 from sqspipes.brokers.sqs.lean.wire import ACTIONS
+from sqspipes.defaults import TRANSPORTS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, OptionError
 from tests.conftest import MakeBroker
 from tests.contract.steps import PATIENCE, in_thread, made, put, take_all

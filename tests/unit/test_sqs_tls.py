@@ -13,8 +13,9 @@ from typing import Any
 import boto3
 import pytest
 
-from sqspipes.brokers.sqs.account import TRANSPORTS, Account
+from sqspipes.brokers.sqs.account import Account
 from sqspipes.brokers.sqs.calls import Calls
+from sqspipes.defaults import TRANSPORTS
 from sqspipes.errors import BrokerError, BrokerUnavailableError
 from tests.contract.steps import PATIENCE, in_thread
 from tests.scripted import Scripted, Step, reply

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import ssl
-from collections.abc import Iterator
 
 from redis import exceptions
 
+from sqspipes.brokers.rules import chain, lack_of_files, too_many_files
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError
 
 #: Nobody, the wrong one, or no right to do this.
@@ -82,10 +81,10 @@ def translated(error: Exception, address: str, *, known: bool = True, evicts: st
         return BrokerError(f"{address} is a node of Redis Cluster, which is not supported: {error}")
     if isinstance(error, exceptions.InvalidResponse):
         return BrokerError(f"{address} is no Redis: {error}")
-    found = next((each for each in _chain(error) if isinstance(each, OSError) and each.errno in _FILES), None)
+    found = lack_of_files(error)
     if found is not None:
-        return BrokerUnavailableError(f"{address}: this process has too many open files (ulimit -n): {found}")
-    tls = next((each for each in _chain(error) if isinstance(each, ssl.SSLError)), None)
+        return too_many_files(address, found)
+    tls = next((each for each in chain(error) if isinstance(each, ssl.SSLError)), None)
     if tls is not None:
         return passing(f"{address}: {_of_tls(tls)}: {error}")
     if isinstance(error, _PASSING) or codes & _PASSING_CODES:
@@ -106,19 +105,9 @@ def keys_gone(address: str, evicts: str, text: str) -> BrokerError:
     return BrokerError(f"{address}: keys of messages are gone, or another program's; {why}: {text}")
 
 
-_FILES = (errno.EMFILE, errno.ENFILE)
-
-
 def _of_tls(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "the server's certificate is not trusted, see ssl_ca_certs"
     if error.reason in ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         return "the server speaks no TLS: then it is redis://"
     return "TLS failed"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that it came of."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

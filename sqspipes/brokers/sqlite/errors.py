@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 from contextlib import ExitStack
 
+from sqspipes.brokers.rules import lack_of_files, too_many_files
 from sqspipes.errors import BrokerError, BrokerUnavailableError
 
 #: What may pass: SQLITE_BUSY, LOCKED, NOMEM, INTERRUPT, IOERR, FULL, PROTOCOL.
@@ -21,8 +21,6 @@ _ROOM = frozenset({10, 13})
 #: database, its log and the log's index, and two more as room for what others open meanwhile.
 _CANNOT_OPEN, _MOST_OPENED = 14, 5
 
-_FILES = (errno.EMFILE, errno.ENFILE)
-
 
 def lacks_room(error: sqlite3.Error) -> bool:
     """Say whether there may have been no room on the disk."""
@@ -34,11 +32,8 @@ def translated(error: sqlite3.Error | OSError, address: str) -> BrokerError:
     """Return the error that the port promises for one of SQLite's."""
     # Errors of the sqlite3 module itself have no code: there the class decides.
     code = getattr(error, "sqlite_errorcode", None)
-    if getattr(error, "errno", None) in _FILES or (
-        code is not None and code & 0xFF == _CANNOT_OPEN and _full()
-    ):
-        # Another thread may close some, as for the other brokers.
-        return BrokerUnavailableError(f"{address}: this process has too many open files (ulimit -n): {error}")
+    if lack_of_files(error) or (code is not None and code & 0xFF == _CANNOT_OPEN and _full()):
+        return too_many_files(address, error)
     passing = isinstance(error, sqlite3.OperationalError) if code is None else code & 0xFF in _PASSING
     return (BrokerUnavailableError if passing else BrokerError)(f"{address}: {error}")
 
@@ -50,5 +45,5 @@ def _full() -> bool:
             for _ in range(_MOST_OPENED):
                 opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
         except OSError as error:
-            return error.errno in _FILES
+            return lack_of_files(error) is not None
     return False

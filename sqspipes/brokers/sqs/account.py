@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import ssl
@@ -15,8 +14,10 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from botocore.utils import get_environ_proxies
 
+from sqspipes.brokers.rules import lack_of_files
 from sqspipes.brokers.sqs.credentials import Credentials
 from sqspipes.brokers.sqs.errors import translated, unfetched
+from sqspipes.defaults import TRANSPORTS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError, OptionError
 from sqspipes.support.urls import shown, split_or_none
 
@@ -27,9 +28,6 @@ POLL_TIMEOUT = 30.0
 
 #: Connections that are kept at most.
 CONNECTIONS = 64
-
-#: What carries the calls with messages: sockets of our own, or boto3.
-TRANSPORTS = ("lean", "boto3")
 
 _PROXY = re.compile(r"(https?:)?(//)?([^\s/@?#]+@)?(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(:\d+)?/?", re.IGNORECASE)
 
@@ -139,7 +137,7 @@ def _check_bundle(client: Any) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(verify)
     except OSError as error:
         text = f"the CA bundle {verify!r} cannot be used: {error.strerror or error}"
-        if error.errno in (errno.EMFILE, errno.ENFILE):
+        if lack_of_files(error):
             raise BrokerUnavailableError(text) from error
         where = "Look at AWS_CA_BUNDLE, REQUESTS_CA_BUNDLE and ca_bundle of the profile"
         raise BrokerError(f"{text}. {where}") from error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from botocore.exceptions import (
@@ -27,6 +26,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from sqspipes.brokers.base import Answer, Kind
+from sqspipes.brokers.rules import chain, lack_of_files, too_many_files
 from sqspipes.brokers.sqs.transport.clock import SKEWED, offset
 from sqspipes.brokers.sqs.transport.clock import told as clock_told
 from sqspipes.errors import (
@@ -177,8 +177,8 @@ def translated(
     if isinstance(error, ClientError):
         return _of_code(error, action, queue, where, refreshable)
     text = without_secrets(f"{where}: {error}")
-    if any(isinstance(each, OSError) and each.errno in _FILES for each in _chain(error)):
-        return BrokerUnavailableError(f"{where}: this process has too many open files (ulimit -n): {error}")
+    if lack_of_files(error):
+        return too_many_files(where, error)
     if isinstance(error, _NO_CREDENTIALS):
         return CredentialsError(text)
     if isinstance(error, _OUTAGE):
@@ -186,12 +186,9 @@ def translated(
     return BrokerError(text)
 
 
-_FILES = (errno.EMFILE, errno.ENFILE)
-
-
 def _wrong_protocol(error: Exception) -> str:
     """Return what is wrong with the endpoint, where no later request will be answered better."""
-    for each in _chain(error):
+    for each in chain(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             return "the server's certificate is not trusted, see AWS_CA_BUNDLE"
         if isinstance(each, ssl.SSLError) and each.reason in _PLAIN:
@@ -206,13 +203,6 @@ _PLAIN = ("WRONG_VERSION_NUMBER", "UNKNOWN_PROTOCOL", "HTTP_REQUEST", "RECORD_LA
 
 #: What a server that wants TLS says to a plain request: an alert as it is, or shown; or what proxies say.
 _TLS = ("\x15\x03", "\\x15\\x03", "plain HTTP request was sent to HTTPS", "HTTP request to an HTTPS server")
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that it came of."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def unfetched(error: Exception, *, before: bool) -> BrokerError:
