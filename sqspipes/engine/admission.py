@@ -199,6 +199,11 @@ class Admission:
         return any(r.request is None or not r.request.is_silent for r in self._open())
 
     @property
+    def has_polls(self) -> bool:
+        """Whether receives are under way that wait for messages, though none is to begin."""
+        return self.is_paused and any(level.polls for level in self.levels)
+
+    @property
     def floor(self) -> int:
         """With ``strict``, the highest level that has not answered that it is empty: nothing below is to begin."""
         if not self._task.strict or self.is_paused:

@@ -123,7 +123,7 @@ class Crew:
         self._threads = 0
         self._leadership = Leadership(self._parts.lock())
         self._over = self._taken_lock()
-        self.is_closed = False
+        self.is_started = self.is_closed = False
         self.takeovers = 0
 
     # By the supervisor
@@ -131,6 +131,7 @@ class Crew:
     def start(self) -> None:
         """Begin to lead, in a thread of the crew."""
         self._leadership.baton.acquire()
+        self.is_started = True
         self._start_thread(self._first)
 
     def wait(self, seconds: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -58,6 +59,9 @@ SUPERVISOR_SECONDS = 60.0
 
 #: Seconds that the engine sleeps at most: the lease clock may run ahead of the one that measures sleep.
 LONGEST_SLEEP = 60.0
+
+#: Seconds for which the control word's thread waits for a task to be paused, at most: in an outage polls take long.
+PAUSE_SECONDS = 1.0
 
 #: Seconds for which the end of a run waits for a log handler that is behind.
 LOG_SECONDS = 1.0
@@ -170,7 +174,7 @@ class EngineRun(Run):
         plan = self._plan
         if plan.control_queue is None or plan.control_interval is None:
             return None
-        parts = [_PausableTask(task, self._engine_loop) for task in self._fed]
+        parts = [_PausableTask(task, self._engine_loop, self._crew) for task in self._fed]
         return Control(
             self._broker,
             plan.control_queue,
@@ -584,9 +588,10 @@ class EngineRun(Run):
 class _PausableTask:
     """A task as the control word knows it; ``pause`` is called in the control word's thread."""
 
-    def __init__(self, task: TaskRun, loop: EngineLoop) -> None:
+    def __init__(self, task: TaskRun, loop: EngineLoop, crew: Crew) -> None:
         self._task = task
         self._loop = loop
+        self._crew = crew
         self._is_paused = False
 
     @property
@@ -598,5 +603,8 @@ class _PausableTask:
         """Take in nothing more, or go on; return whether that is a change."""
         has_changed, self._is_paused = paused != self._is_paused, paused
         if has_changed:
-            self._loop.tell(partial(self._task.pause, paused))
+            done = threading.Event()
+            self._loop.tell(partial(self._task.pause, paused, done.set))
+            if self._crew.is_started:
+                done.wait(PAUSE_SECONDS)  # what is put once the log says so is not taken in
         return has_changed

@@ -105,6 +105,7 @@ class TaskRun:
         self._settling_free = limits.entries * limits.requests_in_flight
         self.is_dirty = True  #: there may be something to begin, or to receive
         self.is_stopping = False
+        self._tell_paused: Callable[[], object] | None = None
         self._allowed_at: float | None = None  # when the rate, or a batch's wait, allows the next call
         self._running: dict[
             Held, float
@@ -166,6 +167,9 @@ class TaskRun:
     def go_on(self) -> None:
         """End the calls that have ended, begin what may begin, and receive what there is room for."""
         self._settle_calls()
+        if self._tell_paused is not None and not (self._limits.clean_interrupt and self.admission.has_polls):
+            self._tell_paused()
+            self._tell_paused = None
         if not (self.is_dirty or self.admission.is_pause_over):
             return
         self.is_dirty = False
@@ -695,12 +699,13 @@ class TaskRun:
         ages = [now - began for began in list(self._running.values()) if began < now]
         return max(ages, default=None)
 
-    def pause(self, is_paused: bool) -> None:
-        """Receive nothing, or go on.
+    def pause(self, is_paused: bool, tell: Callable[[], object]) -> None:
+        """Receive nothing, or go on; ``tell`` is called once that is so.
 
         Polls that are open are cut where that leaves no trace; elsewhere what they still bring is taken in.
         """
         self.admission.is_paused = is_paused
+        self._tell_paused = tell
         if is_paused and self._limits.clean_interrupt:
             self.admission.cut()
         self._set_floor()
