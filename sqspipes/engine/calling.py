@@ -244,9 +244,12 @@ class CallSide:
         finally:
             current.end(token)
 
-    def run_here(self, call: Call, context: Context) -> InlineCall:
-        """Run a call in the thread that leads; raises nothing."""
-        began, used = clocks.monotonic(), time.thread_time()
+    def run_here(self, call: Call, context: Context, measures: bool) -> InlineCall:
+        """Run a call in the thread that leads; raises nothing.
+
+        ``measures``: what was computed is no waiting. Without it all of the call counts as waited.
+        """
+        began, used = clocks.monotonic(), time.thread_time() if measures else 0.0
         self._sink.began(call, began)
         outcomes: Sequence[Outcome] | None = None
         log_writer.write_here(True)
@@ -258,7 +261,8 @@ class CallSide:
             self._died(f"worker {self._plan.task.domain} {self._plan.task.name}", error)
         log_writer.write_here(False)
         ended = clocks.monotonic()
-        return InlineCall(call, outcomes, ended, max(0.0, ended - began - (time.thread_time() - used)))
+        computed = time.thread_time() - used if measures else 0.0
+        return InlineCall(call, outcomes, ended, max(0.0, ended - began - computed))
 
     # For the event loop's executor
 

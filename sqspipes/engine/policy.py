@@ -39,6 +39,11 @@ class CallPolicy:
         """Say whether the next call is to be made by the leader."""
         return self._waits < WORTH_A_THREAD or now >= self._trial_at
 
+    @property
+    def measures(self) -> bool:
+        """Whether calls are so long that it matters what of them is computed; to ask takes a microsecond."""
+        return self._waits > WORTH_A_THREAD / 4
+
     def learn(self, waited: float, now: float) -> None:
         """Learn from a call by the leader that waited so many seconds."""
         if self._waits >= WORTH_A_THREAD:

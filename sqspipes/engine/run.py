@@ -316,7 +316,7 @@ class EngineRun(Run):
         task.begin_here()
         self._called = task
         try:
-            made = self._crew.call(partial(task.side.run_here, call, context))
+            made = self._crew.call(partial(task.side.run_here, call, context, task.measures))
         except LostBatonError as lost:
             (made,) = lost.args
             self._engine_loop.tell(partial(task.ended_elsewhere, made))

@@ -341,6 +341,11 @@ class TaskRun:
             context = self._contexts[thread] = Context()
         return context
 
+    @property
+    def measures(self) -> bool:
+        """Whether it matters what of a call is computed, and what waited."""
+        return self._policy is not None and self._policy.measures
+
     def begin_here(self) -> None:
         """Note that the leader makes a call."""
         self._calls_here += 1
