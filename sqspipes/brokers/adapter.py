@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from sqspipes.brokers.base import Broker
@@ -28,6 +29,9 @@ from sqspipes.support.workers import Workers
 
 #: Seconds between two interrupts of polls that are cut: one may have opened just after the last.
 INTERRUPT_SECONDS = 0.1
+
+#: Seconds of a poll that are worth asking for: brokers may count in whole ones, and none would not wait at all.
+SHORTEST_SECONDS = 1.0
 
 #: Seconds after which a thread that has nothing to do ends.
 IDLE_SECONDS = 5.0
@@ -106,7 +110,8 @@ class BlockingExchange(Exchange):
             try:
                 thread.start()
             except Exception:  # the machine has no more threads
-                self._broker.interrupt()
+                with suppress(Exception):  # it is closed, or away: polls end by themselves
+                    self._broker.interrupt()
                 return
             self._interrupter = thread
         self._interrupting.set()
@@ -145,7 +150,7 @@ class BlockingExchange(Exchange):
         while not ticket.is_cut:
             reply = ask(self._broker, request)
             left = deadline - clocks.monotonic()
-            if reply or left <= 0:
+            if reply or left < SHORTEST_SECONDS:
                 return reply
             request = Receive(request.queue, request.count, left, request.lease, request.attempt)
         return []

@@ -64,6 +64,7 @@ class Batcher(Generic[Payload]):
         self._limits = limits
         self._ready: deque[Item[Payload]] = deque()
         self._behind: dict[str, deque[Item[Payload]]] = {}  # keys that are ready or under way, and what waits
+        self._resting: dict[Item[Payload], Timer] = {}  # to be asked again after a pause
         self._due = math.inf  # the earliest of what is ready
         self._timer: Timer | None = None
         self._timer_at = math.inf
@@ -104,8 +105,10 @@ class Batcher(Generic[Payload]):
         self._go()
 
     def hurry(self) -> None:
-        """Ask without waiting for more, now and from now on."""
+        """Ask without waiting for more, now and from now on; what rests is asked for once more at once."""
         self._is_hurried = True
+        for item in tuple(self._resting):
+            self._return(item)
         self._go()
 
     def _make_ready(self, item: Item[Payload]) -> None:
@@ -192,9 +195,10 @@ class Batcher(Generic[Payload]):
         """Ask one entry again after a pause of its own: an entry that keeps failing must not hold up the others."""
         item.tries += 1
         seconds = self._requests.failed(self._party(item), BrokerUnavailableError(reason), item.tries)
-        self._loop.later(seconds, partial(self._return, item))
+        self._resting[item] = self._loop.later(seconds, partial(self._return, item))
 
     def _return(self, item: Item[Payload]) -> None:
+        self._resting.pop(item).cancel()
         item.due = 0.0
         self._ready.appendleft(item)
         self._due = 0.0

@@ -31,6 +31,10 @@ from sqspipes.tasks.plan import Plan
 Tell = Callable[[Callable[[], object]], object]
 
 
+#: Seconds between two looks of a call that waits whether its run is over.
+FLUSH_SECONDS = 1.0
+
+
 class CallThreads:
     """The threads of one task's calls, ``most`` at most, started as calls come.
 
@@ -217,7 +221,7 @@ class CallSide:
         self._died = died
         self._about_to_wait = about_to_wait
         self._rooms: dict[str, EmitRoom] = {}
-        self.is_abandoned = False
+        self.is_abandoned = self.is_closed = False
 
     def run(self, call: Call) -> None:
         """Run a call, and leave word of how it ended; not if its lease was lost while it waited for a thread."""
@@ -330,7 +334,10 @@ class CallSide:
 
         self._tell(partial(self._sink.flush, origin, tell))
         self._about_to_wait()
-        told.wait()
+        # After the end of the run nobody tells any more.
+        while not told.wait(FLUSH_SECONDS):
+            if self.is_closed:
+                raise Abandoned
         if not is_safe[0]:
             raise Abandoned
 
@@ -344,8 +351,8 @@ class CallSide:
         self.is_abandoned = True
 
     def close(self) -> None:
-        """Let no call wait any more; in the engine's turn."""
-        self.is_abandoned = True
+        """Let no call wait any more; after the last turn."""
+        self.is_abandoned = self.is_closed = True
         for room in tuple(self._rooms.values()):
             room.close()
 

@@ -152,7 +152,11 @@ class Crew:
         leadership.calls += 1
         leadership.is_calling = True
         if self._watcher is None or self._watcher_sleeps:
-            self._have_watched()
+            try:
+                self._have_watched()
+            except BaseException:
+                leadership.is_calling = False
+                raise
         leadership.baton.release()
         result = work()
         if not leadership.baton.acquire(False):
@@ -240,7 +244,11 @@ class Crew:
                 self._watcher.release()
                 return
             bed = self._watcher = self._taken_lock()
-        self._start_thread(lambda: self._begin_to_watch(bed))
+        try:
+            self._start_thread(lambda: self._begin_to_watch(bed))
+        except BaseException:
+            self._watcher = None
+            raise
 
     def _watch(self, bed: CrewLock) -> None:
         """Glance at the leader, and lead in its place when a call keeps it."""

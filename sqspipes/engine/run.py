@@ -276,6 +276,8 @@ class EngineRun(Run):
             if self._called is not None:  # its call keeps the former leader
                 self._called.kept_leader()
                 self._called = None
+            for task in self._tasks.values():  # who may call a task depends on the thread that leads
+                task.is_dirty = True
             self._run_turns()
         self._crew.close()
 
@@ -289,12 +291,9 @@ class EngineRun(Run):
                 self._guarded(f"task {task.task.name}", task.go_on)
             self._guarded("settling", self._apply_effects)
             self._note_errors()
-            try:
-                has_called = self._make_calls()
-            except PartError as error:
-                self._engine_loop.errors.append(error)
-                has_called = True
-            seconds = 0.0 if has_called else self._seconds_to_wait()
+            seconds = self._seconds_to_wait()
+            if self._stopping is None and self._make_calls():
+                seconds = 0.0
 
     def _make_calls(self) -> bool:
         """Make calls that are short, those of the last tasks first; return whether some were made.
@@ -306,7 +305,11 @@ class EngineRun(Run):
             now = clocks.monotonic()
             until = now + SLICE_SECONDS
             while now < until and task.is_called_here(now) and (call := task.next_call_here()) is not None:
-                made = self._call(task, call)
+                try:
+                    made = self._call(task, call)
+                except PartError as error:
+                    self._engine_loop.errors.append(error)
+                    return True
                 task.ended_here(made)
                 now, has_called = made.ended, True
         return has_called

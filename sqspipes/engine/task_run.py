@@ -24,7 +24,7 @@ from sqspipes.runner.entries import as_received, letter_entry
 from sqspipes.runner.executor import DONE, Call, Ending, Executor, Outcome
 from sqspipes.runner.held import MOST_INNOCENT_RECEIVES, Held, Origin, Parcel
 from sqspipes.runner.lanes import Lanes
-from sqspipes.runner.overdue import Overdue
+from sqspipes.runner.overdue import BLOCKED_SECONDS, Overdue
 from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED, Pace
 from sqspipes.runner.stream import Stream
 from sqspipes.runner.summary import Counts
@@ -291,6 +291,7 @@ class TaskRun:
             self._threads.give(begun)
         elif self._executor is not None:
             self._executor.start(begun)
+            self._shared.notify_at(now + BLOCKED_SECONDS)
 
     def _next_call(self, now: float) -> Call | None:
         """Return the next call, which counts as begun; ``now`` is the lease clock's time."""

@@ -64,11 +64,23 @@ class LogWriter(logging.Filter):
                 self._missing += 1
                 return False
             self._lines.append(record)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="sqspipes log", daemon=True)
-                self._thread.start()
             self._changed.notify_all()
+            if self._thread is not None or self._has_started():
+                return False
+            waiting, self._lines = self._lines, deque()
+        for each in waiting:  # the line of this record among them
+            _write(each)
         return False
+
+    def _has_started(self) -> bool:
+        """Start the writer's thread; False where that cannot be, as at the end of the process."""
+        thread = threading.Thread(target=self._work, name="sqspipes log", daemon=True)
+        try:
+            thread.start()
+        except Exception:
+            return False
+        self._thread = thread
+        return True
 
     def flush(self, seconds: float) -> bool:
         """Wait until all lines are written, so many seconds at most."""

@@ -15,6 +15,7 @@ import pytest
 
 from sqspipes import Broker, RunError, TaskClient
 from sqspipes.engine.loop import EngineLoop
+from sqspipes.engine.policy import CallPolicy
 from sqspipes.engine.settling import Settling
 from sqspipes.engine.switch import VARIABLE
 from sqspipes.engine.task_run import TaskRun
@@ -147,6 +148,11 @@ PARTS: dict[str, tuple[Provoke, int, str, bool]] = {
 }
 
 
+def no_worker_for_calls_that_last(pipe: Pipe, switch: Switch, patch: pytest.MonkeyPatch) -> TaskClient:
+    patch.setattr(CallPolicy, "is_short", lambda self, now: False)  # short calls need no worker
+    return of_thread("worker")(pipe, switch, patch)
+
+
 #: The same of the new engine.
 PARTS_OF_ENGINE: dict[str, tuple[Provoke, int, str, bool]] = {
     "receive": (of_broker("receive"), 5, "receive ", False),
@@ -160,7 +166,7 @@ PARTS_OF_ENGINE: dict[str, tuple[Provoke, int, str, bool]] = {
     "answers of sends": (of_part(Settling, "_sent"), 4, "send ", False),
     "timers": (of_part(Leases, "due"), 2, "run", False),
     "source": (of_part(Source, "_succeeded"), 5, "source ", True),
-    "no worker": (of_thread("worker"), 2, "", False),
+    "no worker": (no_worker_for_calls_that_last, 2, "", False),
     "no source": (of_thread("source"), 1, "run", True),
     "no exchange": (of_thread("exchange"), 3, "", False),
     "no leader": (of_thread("crew"), 1, "run", False),

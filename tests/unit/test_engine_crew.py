@@ -82,7 +82,8 @@ class LostWakeUp(Crew):
     """Fault: the watcher sleeps without another look at what began meanwhile."""
 
     def _sleep(self, bed: CrewLock, leadership: Leadership) -> None:
-        self._parts.switch()  # type: ignore[attr-defined]
+        for _ in range(10):  # so that a call is likely to begin here
+            self._parts.switch()  # type: ignore[attr-defined]
         if self.is_closed:
             return
         self._watcher_sleeps = True
@@ -105,13 +106,12 @@ class EndsTwice(Engine):
 @pytest.mark.parametrize("fault", [OneBaton, BookedLate, LostWakeUp, EndsTwice])
 def test_planted_fault_is_found(fault: Any) -> None:
     options = {"engine": fault} if issubclass(fault, Engine) else {"make": fault}
-    found = 0
-    for seed in range(300):
+    for seed in range(3_000):
         try:
             play(seed, **options)
         except BaseException:
-            found += 1
-    assert found
+            return
+    pytest.fail("no schedule has found it")
 
 
 # With real threads

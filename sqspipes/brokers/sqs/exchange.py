@@ -239,14 +239,18 @@ class SqsExchange(Exchange):
     def _as_botocore(self, error: Exception) -> Exception:
         """Return what botocore would raise."""
         cause = error.__cause__ if isinstance(error, ConnectError) else error
+        made: Exception = error
         if isinstance(error, ConnectError):
             if isinstance(cause, ssl.SSLError):
-                return SSLError(endpoint_url=self._url, error=cause)
-            if isinstance(cause, TimeoutError):
-                return ConnectTimeoutError(endpoint_url=self._url, error=cause)
-            return EndpointConnectionError(endpoint_url=self._url, error=cause)
-        if isinstance(error, TimeoutError):
-            return ReadTimeoutError(endpoint_url=self._url, error=error)
-        if isinstance(error, BrokenAnswerError):
-            return ConnectionClosedError(endpoint_url=self._url, error=error)
-        return error
+                made = SSLError(endpoint_url=self._url, error=cause)
+            elif isinstance(cause, TimeoutError):
+                made = ConnectTimeoutError(endpoint_url=self._url, error=cause)
+            else:
+                made = EndpointConnectionError(endpoint_url=self._url, error=cause)
+        elif isinstance(error, TimeoutError):
+            made = ReadTimeoutError(endpoint_url=self._url, error=error)
+        elif isinstance(error, BrokenAnswerError):
+            made = ConnectionClosedError(endpoint_url=self._url, error=error)
+        if made is not error:
+            made.__cause__ = cause
+        return made

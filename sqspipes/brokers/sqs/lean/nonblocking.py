@@ -191,13 +191,13 @@ class HttpClient:
 
     def _sweep(self) -> None:
         now = self.loop.now()
+        self._is_sweeping = False
         busy = [connection for connection in self._open if connection.exchange is not None]
+        if busy:
+            self.sweep_soon()
         for connection in busy:
             if connection.deadline <= now:
                 connection.overdue()
-        self._is_sweeping = False
-        if any(connection.exchange is not None for connection in self._open):
-            self.sweep_soon()
 
 
 class SocketConnection:
