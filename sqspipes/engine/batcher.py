@@ -13,12 +13,7 @@ from sqspipes.brokers.exchange import Request
 from sqspipes.engine.loop import Timer
 from sqspipes.engine.requests import Requests
 from sqspipes.errors import BrokerUnavailableError
-
-#: Seconds that an entry whose linger is over waits at most for the request under way, while more entries gather.
-MOST_GATHERING_SECONDS = 0.2
-
-#: What may wait in one batcher before whoever adds to it should wait.
-MOST_WAITING_ITEMS, MOST_WAITING_BYTES = 1_000, 16 * 1_048_576
+from sqspipes.runner.batcher import MOST_GATHERING_SECONDS, MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 
 Payload = TypeVar("Payload")
 

@@ -10,11 +10,11 @@ from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple
 
-from sqspipes.engine.batcher import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 from sqspipes.messages.message import Message
 from sqspipes.messages.values import check_nothing_lazy
 from sqspipes.runner import calls, current
 from sqspipes.runner.batch import perform_batch
+from sqspipes.runner.batcher import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 from sqspipes.runner.entries import message_entry
 from sqspipes.runner.executor import Call, Emission, Ended, Outcome
 from sqspipes.runner.held import Held, Origin, Parcel

@@ -8,16 +8,7 @@ from functools import partial
 from sqspipes.brokers.base import Depth, Limits
 from sqspipes.brokers.exchange import Count
 from sqspipes.engine.requests import PatientRequest, Requests
-
-#: Seconds between the two sights of empty queues where counts are estimates: SQS's settle about a minute after the
-#: last send. https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
-ESTIMATES_SETTLE_SECONDS = 60.0
-
-#: Seconds between looks while there is something left, on brokers with exact counts and on others.
-EXACT_LOOK, ESTIMATED_LOOK = 0.05, 2.0
-
-#: What the log calls the looks.
-PART = "drain"
+from sqspipes.runner.drain import ESTIMATED_LOOK, EXACT_LOOK, PART, SETTLING_SECONDS
 
 
 class Draining:
@@ -36,7 +27,7 @@ class Draining:
         progress: Callable[[], int],
         is_idle: Callable[[], bool],
     ) -> None:
-        self.between = (0.0 if limits.exact else ESTIMATES_SETTLE_SECONDS) if seconds is None else seconds
+        self.between = (0.0 if limits.exact else SETTLING_SECONDS) if seconds is None else seconds
         self._requests = requests
         self._queues = queues
         self._progress = progress

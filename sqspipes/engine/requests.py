@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,17 +11,10 @@ from sqspipes.brokers.base import Limits
 from sqspipes.brokers.exchange import Exchange, Request, Ticket
 from sqspipes.engine.loop import EngineLoop, Timer
 from sqspipes.errors import BrokerUnavailableError
+from sqspipes.runner.outage import AWAY_SECONDS, BACKOFF, pause_after_return
 from sqspipes.support import lines
-from sqspipes.support.backoff import ExponentialBackoff
 
 logger = lines.logger(__name__)
-
-#: The pauses between tries, left to chance altogether.
-BACKOFF = ExponentialBackoff(0.1, 20.0, jitter=1.0)
-
-#: Seconds without any answer after which the next answer ends all pauses: the broker was away, not busy. The
-#: requests that waited are tried again within ``RETURN_SECONDS``, each at a time of its own.
-AWAY_SECONDS, RETURN_SECONDS = 2.0, 0.5
 
 #: What is done with a reply. Replies are of several types, one for each kind of request.
 TakeReply = Callable[[Any], None]
@@ -186,7 +178,7 @@ class Requests:
             return
         if away > AWAY_SECONDS:
             for request in tuple(self._resting):
-                request.try_soon(random.uniform(0.0, RETURN_SECONDS))
+                request.try_soon(pause_after_return())
         if party not in self._failing:
             return
         self._failing.discard(party)

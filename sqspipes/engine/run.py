@@ -18,15 +18,23 @@ from sqspipes.engine.loop import EngineLoop, Timer
 from sqspipes.engine.requests import PartError, Requests
 from sqspipes.engine.settling import ACKS, CLEARS, EXTENDS, RELEASES, SENDS, Lost, Refused, Settled, Settling
 from sqspipes.engine.shared import EngineShared
-from sqspipes.engine.stopping import HURRIED_SECONDS, Phase, Stopping, StopState
+from sqspipes.engine.stopping import Phase, Stopping, StopState
 from sqspipes.engine.task_run import TaskRun
 from sqspipes.runner.background import Background
 from sqspipes.runner.control import Control
 from sqspipes.runner.executor import Call
 from sqspipes.runner.gate import Gate
 from sqspipes.runner.held import Held, Origin
+from sqspipes.runner.keeper import LONGEST_SLEEP, QUIET_SECONDS
 from sqspipes.runner.leases import LeaseClock, Leases
-from sqspipes.runner.run import Run
+from sqspipes.runner.run import (
+    HASTEN_SECONDS,
+    HURRIED_SECONDS,
+    LAST_POLL_SECONDS,
+    LOOK_SECONDS,
+    SETTLED_SECONDS,
+    Run,
+)
 from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.source import Source
 from sqspipes.runner.stream import Stream
@@ -37,40 +45,17 @@ from sqspipes.tasks.plan import RunPlan, described
 
 logger = lines.logger(__name__)
 
-#: Seconds that a poll stays open, at the least, while a run drains.
-LAST_POLL_SECONDS = 1.0
-
-#: Seconds between looks of a run that drains whether something lingers though no call is to come, and between looks
-#: when nothing settles.
-HASTEN_SECONDS, QUIET_HASTEN_SECONDS = 0.05, 0.25
-
-#: Seconds for which receives are left open once all is settled: answers with what was given back are then not on
-#: their way when they are cut.
-SETTLED_SECONDS = 0.25
-
-#: Seconds between looks at open receives during a stop: one whose answer is overdue is not waited for.
-LOOK_SECONDS = 1.0
-
 #: Seconds for which the leader makes calls of one task before it looks after everything else.
 SLICE_SECONDS = 0.001
 
 #: Seconds between two looks of the run's own thread whether the crew has ended.
 SUPERVISOR_SECONDS = 60.0
 
-#: Seconds that the engine sleeps at most: the lease clock may run ahead of the one that measures sleep.
-LONGEST_SLEEP = 60.0
-
 #: Seconds for which the control word's thread waits for a task to be paused, at most: in an outage polls take long.
 PAUSE_SECONDS = 1.0
 
 #: Seconds for which the end of a run waits for a log handler that is behind.
 LOG_SECONDS = 1.0
-
-#: Seconds without a message after which the log says what the run waits for.
-QUIET_SECONDS = 10.0
-
-#: What ended a run, and the reason that its summary gives.
-_REASONS = {"drained": "drained", "signal": "signal", "interrupt": "signal"}
 
 
 class EngineRun(Run):
@@ -425,7 +410,7 @@ class EngineRun(Run):
         is_settling = not self._settling_part.all_is_safe or any(t.settling for t in self._tasks.values())
         if is_settling and not self._is_calling:
             self._settling_part.hasten()
-        due = self._engine_loop.now() + (HASTEN_SECONDS if is_settling else QUIET_HASTEN_SECONDS)
+        due = self._engine_loop.now() + (HASTEN_SECONDS if is_settling else HASTEN_SECONDS * 5)
         drains = self._drains
         if drains is not None:
             due = min(due, drains.look())

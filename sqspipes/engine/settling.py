@@ -14,12 +14,10 @@ from sqspipes.engine.requests import Requests
 from sqspipes.messages.message import Delivery
 from sqspipes.runner.held import Held, Origin, Parcel, State
 from sqspipes.runner.leases import SHORTEST_EXTEND, Leases
+from sqspipes.runner.settler import OVER
 from sqspipes.support import lines
 
 logger = lines.logger(__name__)
-
-#: The answer for a lease that the broker extends no further.
-_OVER = Answer(Kind.GONE, "the broker's longest lease is over")
 
 
 class Settled(NamedTuple):
@@ -265,7 +263,7 @@ class Settling:
                 self._leases.forget(delivery)
 
     def _unfit_to_extend(self, held: Held) -> Answer | None:
-        return _OVER if self._leases.wanted(held) < SHORTEST_EXTEND else None
+        return OVER if self._leases.wanted(held) < SHORTEST_EXTEND else None
 
     def _extend(self, queue: str, helds: Sequence[Held]) -> Extend:
         asked_at = self._leases.clock.now()

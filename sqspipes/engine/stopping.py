@@ -6,11 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-#: Seconds that settling gets at the end of a stop, whatever calls have left of ``stop_timeout``.
-SETTLING_SECONDS = 5.0
-
-#: Seconds that each phase of a stop gets at a second signal.
-HURRIED_SECONDS = 0.15
+from sqspipes.runner.run import HURRIED_SECONDS, SETTLING_SECONDS
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ from contextvars import Context
 from typing import Any
 
 from sqspipes.brokers.base import Limits
-from sqspipes.defaults import MAX_RECEIVES
 from sqspipes.engine.admission import Admission, Received
 from sqspipes.engine.calling import CallSide, CallThreads, InlineCall
 from sqspipes.engine.policy import MOST_COUNTED, CallPolicy
@@ -20,6 +19,7 @@ from sqspipes.messages import message as messages
 from sqspipes.messages.body import decode, foreign
 from sqspipes.messages.message import Delivery, Message
 from sqspipes.runner import calls
+from sqspipes.runner.dispatcher import LINGERS_OF_ACK, MOST_RECEIVES_TO_GIVE_BACK, NEWER_FORMAT_SECONDS
 from sqspipes.runner.entries import as_received, letter_entry
 from sqspipes.runner.executor import DONE, Call, Ending, Executor, Outcome
 from sqspipes.runner.held import MOST_INNOCENT_RECEIVES, Held, Origin, Parcel
@@ -35,21 +35,8 @@ from sqspipes.tasks.task import Task
 
 logger = lines.logger(__name__)
 
-#: Seconds for which a body of a newer format is given back the first time, doubling with each receive, so that it
-#: outlasts a slow roll-out without reaching the broker's own limit of receives.
-NEWER_FORMAT_SECONDS = 30.0
-
-#: Receives of a message up to which it may be given back for its backoff: half of those after which the broker buries
-#: it are left for processes that end.
-MOST_RECEIVES_TO_GIVE_BACK = MAX_RECEIVES // 2
-
-#: Lingers for which the acknowledgement of a message put without a group may wait for others: nobody waits for it.
-#: One of a group waits a single linger, as the rest of the group is handed out after it.
-LINGERS_OF_ACK = 4
-
 #: Calls are given to threads ahead of the slots that are free: one for so many slots, and one.
 SLOTS_PER_CALL_AHEAD = 4
-
 
 #: Leading threads that call one task, beside as many threads of its own as it has workers: what a task keeps for each
 #: thread that calls it, as a connection, stays bounded.

@@ -18,7 +18,7 @@ logger = lines.logger(__name__)
 
 
 #: The answer for a lease that the broker extends no further.
-_OVER = Answer(Kind.GONE, "the broker's longest lease is over")
+OVER = Answer(Kind.GONE, "the broker's longest lease is over")
 
 #: What a request settled: each payload with its answer.
 Pairs = list[tuple[Any, Answer]]
@@ -294,7 +294,7 @@ class Settler:
         for held, seconds in wanted:
             if answers[held].kind is Kind.OK:
                 self._leases.extended(held, asked_at, seconds)
-        return [answers.get(held, _OVER) for held in helds]
+        return [answers.get(held, OVER) for held in helds]
 
     def _extended(self, pairs: Pairs) -> None:
         for held, answer in pairs:

@@ -10,8 +10,9 @@ import pytest
 from sqspipes.brokers.base import OK, Answer, Kind
 from sqspipes.brokers.exchange import Ack, Request
 from sqspipes.engine import requests as requests_module
-from sqspipes.engine.batcher import MOST_GATHERING_SECONDS, MOST_WAITING_ITEMS, Batcher, Item, Job
+from sqspipes.engine.batcher import Batcher, Item, Job
 from sqspipes.errors import BrokerUnavailableError
+from sqspipes.runner.batcher import MOST_GATHERING_SECONDS, MOST_WAITING_ITEMS
 from tests.unit.engine_parts import Engine
 
 AGAIN = Answer(Kind.AGAIN, "busy")

@@ -11,6 +11,7 @@ from sqspipes.brokers.exchange import Ack, Request
 from sqspipes.engine import requests as module
 from sqspipes.engine.requests import PartError
 from sqspipes.errors import BrokerUnavailableError, QueueMissingError
+from sqspipes.runner.outage import RETURN_SECONDS
 from tests.unit.engine_parts import Engine
 
 AWAY = BrokerUnavailableError("away")
@@ -95,7 +96,7 @@ def test_first_answer_after_an_outage_ends_the_pauses(
     engine.answer(AWAY)  # its second failure: an outage, and a pause of 20 seconds more
     ask(engine, [], "other")
     engine.answer([])
-    engine.pass_time(module.RETURN_SECONDS + 0.1)
+    engine.pass_time(RETURN_SECONDS + 0.1)
     assert [request.receipts for request in engine.exchange.asked[-1:]] == [["try 2"]]
 
 

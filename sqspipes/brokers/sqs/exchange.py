@@ -182,7 +182,7 @@ class SqsExchange(Exchange):
     def _came(self, ticket: SqsTicket, asked: Asked, came: HttpReply | Exception) -> None:
         ticket.http = None
         if isinstance(came, Exception):
-            if ticket.is_cut and not asked.is_repeated:
+            if ticket.is_cut and not asked.is_repeated and not self._is_closed:
                 self._repeat(ticket, asked)
             else:
                 self._failed(ticket, asked, self._as_botocore(came))
