@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -33,15 +33,16 @@ from sqspipes.runner.run import (
     LAST_POLL_SECONDS,
     LOOK_SECONDS,
     SETTLED_SECONDS,
+    CountedTask,
     Run,
 )
 from sqspipes.runner.run_loop import RunLoop
 from sqspipes.runner.source import Source
 from sqspipes.runner.stream import Stream
-from sqspipes.runner.summary import Counts, Summary
+from sqspipes.runner.summary import Counts
 from sqspipes.support import clocks, lines
 from sqspipes.support.log_writer import log_writer
-from sqspipes.tasks.plan import RunPlan, described
+from sqspipes.tasks.plan import RunPlan
 
 logger = lines.logger(__name__)
 
@@ -174,43 +175,19 @@ class EngineRun(Run):
 
     # What users do with it
 
-    def _summed(self, tasks: Collection[str]) -> Summary:
-        counts = [task.counts for name, task in self._tasks.items() if name in tasks]
-        counts += [source.counts for source in self._sources if source.task in tasks]
-        return sum(counts, Counts()).summary(self._reason_or(self._reason))
-
     @property
-    def summary(self) -> Summary:
-        """The counts so far, and the reason once the run is over."""
-        return self._summed(self._tasks)
-
-    @property
-    def by_task(self) -> dict[str, Summary]:
-        """The counts so far of each task of the run, in the order of the pipe."""
-        return {name: self._summed([name]) for name in self._tasks}
+    def _counted(self) -> Mapping[str, CountedTask]:
+        return self._tasks
 
     @property
     def outage(self) -> str | None:
         """What the broker's last failed request said, while it does not answer."""
         return self._requests.error
 
-    def oldest_call(self, task: str) -> float | None:
-        """Return the seconds that a task's oldest running call has been running here."""
-        ages = [one.oldest_call() for name, one in self._tasks.items() if name == task]
-        ages += [source.oldest_call() for source in self._sources if source.task == task]
-        return max((age for age in ages if age is not None), default=None)
-
     def last_poll(self, queue_name: str) -> float | None:
         """Return when a queue was last received from here (monotonic clock), or None."""
         levels = [level for task in self._fed for level in task.admission.levels if level.queue == queue_name]
         return next((level.last_poll for level in levels), None)
-
-    def start(self) -> Run:
-        """Start all parts."""
-        tasks = ", ".join(map(described, self._plan.plans))
-        logger.info("%s runs on %s: %s", self._domain, self._broker.url, tasks)
-        self._begin()
-        return self
 
     def _ask(self, what: str) -> None:
         self._engine_loop.tell(partial(self._command, what))
@@ -437,10 +414,6 @@ class EngineRun(Run):
         """Whether calls are under way, or to come: what lingers may get company."""
         is_working = any(task.calls or task.lanes.ready for task in self._tasks.values())
         return is_working or any(source.live for source in self._sources)
-
-    def _progress(self) -> int:
-        summary = self.summary
-        return summary.done + summary.failed + summary.dead
 
     # Stopping
 

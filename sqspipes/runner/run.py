@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import queue
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import RunError
@@ -59,6 +59,14 @@ LOOK_SECONDS = 1.0
 
 #: What ended a run, and the reason that its summary gives.
 _REASONS = {"drained": "drained", "signal": "signal", "interrupt": "signal"}
+
+
+class CountedTask(Protocol):
+    """A task of a run, as its user may ask for it."""
+
+    counts: Counts
+
+    def oldest_call(self) -> float | None: ...
 
 
 class Run(Background):
@@ -187,15 +195,19 @@ class Run(Background):
     @property
     def summary(self) -> Summary:
         """The counts so far, and the reason once the run is over."""
-        return self._summed(self._dispatchers)
+        return self._summed(self._counted)
 
     @property
     def by_task(self) -> dict[str, Summary]:
         """The counts so far of each task of the run, in the order of the pipe."""
-        return {name: self._summed([name]) for name in self._dispatchers}
+        return {name: self._summed([name]) for name in self._counted}
+
+    @property
+    def _counted(self) -> Mapping[str, CountedTask]:
+        return self._dispatchers
 
     def _summed(self, tasks: Collection[str]) -> Summary:
-        counts = [d.counts for name, d in self._dispatchers.items() if name in tasks]
+        counts = [task.counts for name, task in self._counted.items() if name in tasks]
         counts += [source.counts for source in self._sources if source.task in tasks]
         return sum(counts, Counts()).summary(self._reason_or(self._reason))
 
@@ -206,7 +218,7 @@ class Run(Background):
 
     def oldest_call(self, task: str) -> float | None:
         """Return the seconds that a task's oldest running call has been running here."""
-        ages = [d.oldest_call() for name, d in self._dispatchers.items() if name == task]
+        ages = [one.oldest_call() for name, one in self._counted.items() if name == task]
         ages += [source.oldest_call() for source in self._sources if source.task == task]
         return max((age for age in ages if age is not None), default=None)
 
