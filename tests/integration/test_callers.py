@@ -51,12 +51,14 @@ def test_no_more_calls_run_at_once_than_there_are_workers(domain: str) -> None:
 
 def test_task_with_one_worker_is_called_by_one_thread(domain: str) -> None:
     inside = Inside()
-    inside.gate.set()
     with piped(domain, MEMORY, {"method": inside.work, "name": "work"}) as client, client.start() as run:
-        for _ in range(3):
-            done = run.summary.done
-            client.put_many(range(20))
-            until(lambda done=done: run.summary.done == done + 20)  # type: ignore[misc]
+        for number in range(1, 4):
+            client.put_many(range(0, 20, 2))
+            client.put(1)  # one that lasts: a thread that leads would have to leave that to another one
+            until(lambda number=number: inside.waiting == number)  # type: ignore[misc]
+            inside.gate.set()
+            until(lambda number=number: run.summary.done == 11 * number)  # type: ignore[misc]
+            inside.gate.clear()
     assert len(inside.threads) == 1
 
 

@@ -176,6 +176,16 @@ def test_hurried_batcher_waits_for_nothing(gathering: Gathering, engine: Engine)
     assert gathering.asked == [texts(1), texts(2)]
 
 
+def test_hurried_batcher_asks_again_at_once_for_what_rests(gathering: Gathering, engine: Engine) -> None:
+    gathering.add(1, linger=0.0)
+    engine.answer([AGAIN])
+    assert gathering.asked == [texts(1)]
+    gathering.batcher.hurry()
+    assert gathering.asked == [texts(1), texts(1)]
+    engine.pass_time(2.0)
+    assert len(gathering.asked) == 2
+
+
 def test_hastened_batcher_lingers_again_afterwards(gathering: Gathering, engine: Engine) -> None:
     gathering.add(1, linger=60.0)
     gathering.batcher.hasten()

@@ -84,6 +84,16 @@ def test_one_call_after_the_other_needs_one_thread() -> None:
     work.threads.close()
 
 
+def test_one_thread_is_started_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    work = Work(16)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda thread: started.append(thread))
+        for _ in range(5):
+            work.threads.give(calls(2))
+    assert len(started) == 1
+
+
 def test_thread_that_dies_is_told_of() -> None:
     def run(call: Call) -> None:
         raise SystemExit("no")

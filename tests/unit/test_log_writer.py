@@ -121,7 +121,15 @@ def test_forked_child_has_a_writer_of_its_own(
     writer: LogWriter, handler: Gated, logger: logging.Logger
 ) -> None:
     handler.open.set()
-    deferring(writer, lambda: logger.info("parent")).join(PATIENCE)
+    told, over = threading.Event(), threading.Event()
+
+    def parent() -> None:
+        logger.info("parent")
+        told.set()
+        assert over.wait(PATIENCE)  # the writer's thread goes on meanwhile
+
+    thread = deferring(writer, parent)
+    assert told.wait(PATIENCE)
     assert writer.flush(PATIENCE)
     child = os.fork()
     if child == 0:
@@ -132,7 +140,10 @@ def test_forked_child_has_a_writer_of_its_own(
                 code = 0
         finally:
             os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    over.set()
+    thread.join(PATIENCE)
+    assert code == 0
 
 
 def test_thread_of_the_writer_ends_when_nobody_defers(
