@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from typing import cast
 
 from sqspipes.brokers.base import Broker
 from sqspipes.brokers.exchange import (
@@ -39,7 +40,10 @@ IDLE_SECONDS = 5.0
 
 def open_exchange(broker: Broker, loop: ExchangeLoop, name: str) -> Exchange:
     """Return an exchange over a broker: its own, or one of threads that are called after ``name``."""
-    own = broker.exchange(loop, name) if isinstance(broker, HasExchange) else None
+    own = None
+    # Its class is asked: a broker that passes on what it does not have has none of its own.
+    if issubclass(type(broker), HasExchange):
+        own = cast(HasExchange, broker).exchange(loop, name)
     return BlockingExchange(broker, loop.tell, name) if own is None else own
 
 

@@ -94,9 +94,7 @@ class TaskRun:
         self.is_stopping = False
         self._tell_paused: Callable[[], object] | None = None
         self._allowed_at: float | None = None  # when the rate, or a batch's wait, allows the next call
-        self._running: dict[
-            Held, float
-        ] = {}  # and when each call began, inf for one that waits for its thread
+        self._running: dict[Held, float] = {}  # and when each call began: inf while it waits for a thread
         self._overdue = Overdue(plan.task.name, plan.task.lease)
         self.calls = 0  #: given to threads, and not ended
         self.settling = 0  #: messages whose calls are over and that are held still

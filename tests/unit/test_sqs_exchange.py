@@ -359,12 +359,19 @@ def test_boto3_and_other_classes_have_threads(pipe: Pipe) -> None:
     class Mine(SqsBroker):
         """A broker of somebody's own, whose methods do more."""
 
+    class Around:
+        """One that passes on what it does not have itself."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(pipe.broker, name)
+
     keys = {"aws_key": "x", "aws_secret": "x", "aws_region": "us-west-2"}
     for broker in (
         SqsBroker(endpoint_url=pipe.server.url, transport="boto3", **keys),
         Mine(endpoint_url=pipe.server.url, **keys),
+        Around(),
     ):
-        exchange = open_exchange(broker, pipe.loop, "test")
+        exchange = open_exchange(broker, pipe.loop, "test")  # type: ignore[arg-type]
         assert not isinstance(exchange, SqsExchange)
         exchange.close()
         broker.close()

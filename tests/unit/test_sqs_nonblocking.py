@@ -45,13 +45,13 @@ class Asking:
     ) -> None:
         self.clock = Clock()
         self.loop = EngineLoop(clock=self.clock)
-        self.helper = Workers(1, "test helper")
+        self.lookups = Workers(1, "test lookup")
         context = None
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.load_verify_locations(CERTIFICATES / f"{authority}.pem")
         server = urlsplit(f"{'https' if tls else 'http'}://{host}:{port}")
-        self.http = HttpClient(server, context, self.loop, self.helper, connect_timeout=5.0, most_idle=2)
+        self.http = HttpClient(server, context, self.loop, self.lookups, connect_timeout=5.0, most_idle=2)
 
     def begin(self, body: bytes = b"", timeout: float = PATIENCE) -> tuple[HttpExchange, list[Any]]:
         """Send a request; return the exchange, and where its answer will be."""
@@ -76,7 +76,7 @@ class Asking:
     def close(self) -> None:
         """Close everything."""
         self.http.close()
-        self.helper.shutdown()
+        self.lookups.shutdown()
         self.loop.close()
 
 
@@ -308,6 +308,33 @@ def test_name_that_cannot_be_looked_up_is_an_error_and_holds_up_no_turn() -> Non
     error = asking.result()
     asking.close()
     assert isinstance(error, ConnectError)
+
+
+@pytest.mark.parametrize("ends", ["cut", "late"])
+def test_lookup_that_hangs_holds_up_neither_a_cut_nor_the_time(
+    ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def hang() -> list[Any]:
+        assert go_on.wait(PATIENCE)
+        raise OSError("no such name")
+
+    asking = Asking(1, tls=False)
+    monkeypatch.setattr(asking.http, "_addresses", hang)
+    exchange, came = asking.begin()
+    if ends == "cut":
+        exchange.cut()
+        assert isinstance(came[0], BrokenAnswerError)
+    else:
+        asking.clock.ahead += 6.0
+        asking.wait(lambda: came)
+        assert isinstance(came[0], ConnectError)
+    go_on.set()
+    asking.lookups.shutdown()
+    asking.loop.turn(0)
+    assert len(came) == 1
+    asking.close()
 
 
 @pytest.mark.parametrize(("host", "authority"), [("localhost", "other"), ("127.0.0.1", "authority")])

@@ -124,7 +124,7 @@ class SqsBroker(Broker):
         try:
             answer = self._poll(queue, params)
         except PollCutError:
-            answer = self._repeated(queue, {**params, "WaitTimeSeconds": 0})
+            answer = self._repeated(queue, asked._replace(params=params).repeated().params)
         deliveries: list[Delivery] = list(self._wording.reply(request, asked, answer))  # type: ignore[arg-type]
         return deliveries
 

@@ -7,32 +7,27 @@ blocking broker.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable
 from functools import partial
 
-from botocore.exceptions import (
-    ClientError,
-    ConnectionClosedError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
+from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from sqspipes.brokers.adapter import BlockingExchange
+from sqspipes.brokers.adapter import IDLE_SECONDS, BlockingExchange
 from sqspipes.brokers.base import Broker
 from sqspipes.brokers.exchange import Done, Exchange, ExchangeLoop, Receive, Reply, Request, Send, Ticket
 from sqspipes.brokers.sqs.account import CONNECT_TIMEOUT, CONNECTIONS, POLL_TIMEOUT, READ_TIMEOUT
 from sqspipes.brokers.sqs.calls import LeanCalls
 from sqspipes.brokers.sqs.errors import RefusedError
+from sqspipes.brokers.sqs.lean.failures import not_answered, not_connected
 from sqspipes.brokers.sqs.lean.nonblocking import ConnectError, HttpClient, HttpExchange
-from sqspipes.brokers.sqs.lean.reply import BrokenAnswerError
 from sqspipes.brokers.sqs.lean.reply import Reply as HttpReply
 from sqspipes.brokers.sqs.wording import Asked, Wording
 from sqspipes.errors import BrokerError, QueueMissingError
 from sqspipes.support.workers import Workers
+
+#: Addresses of the server that are looked up at once: a name server that is away takes its time for each.
+LOOKUPS = 4
 
 #: What waits for new credentials.
 _KEYS = "credentials"
@@ -82,11 +77,12 @@ class SqsExchange(Exchange):
         self._wording = wording
         self._loop = loop
         self._helper = Workers(1, f"{name} helper")
+        self._lookups = Workers(LOOKUPS, f"{name} lookup", IDLE_SECONDS)
         self._blocking = BlockingExchange(broker, loop.tell, name)
         wire = calls.lean.wire
         self._url = wire.url
         self._http = HttpClient(
-            wire.server, wire.tls, loop, self._helper, connect_timeout=CONNECT_TIMEOUT, most_idle=CONNECTIONS
+            wire.server, wire.tls, loop, self._lookups, connect_timeout=CONNECT_TIMEOUT, most_idle=CONNECTIONS
         )
         self._waiting: dict[str, list[SqsTicket]] = {}  # what waits for the helper, by what it waits for
         self._is_closed = False
@@ -110,6 +106,7 @@ class SqsExchange(Exchange):
             ticket.cut()
         self._http.close()
         self._helper.shutdown(wait=False)
+        self._lookups.shutdown(wait=False)
         self._blocking.close()
 
     # Before a request goes
@@ -238,19 +235,6 @@ class SqsExchange(Exchange):
 
     def _as_botocore(self, error: Exception) -> Exception:
         """Return what botocore would raise."""
-        cause = error.__cause__ if isinstance(error, ConnectError) else error
-        made: Exception = error
         if isinstance(error, ConnectError):
-            if isinstance(cause, ssl.SSLError):
-                made = SSLError(endpoint_url=self._url, error=cause)
-            elif isinstance(cause, TimeoutError):
-                made = ConnectTimeoutError(endpoint_url=self._url, error=cause)
-            else:
-                made = EndpointConnectionError(endpoint_url=self._url, error=cause)
-        elif isinstance(error, TimeoutError):
-            made = ReadTimeoutError(endpoint_url=self._url, error=error)
-        elif isinstance(error, BrokenAnswerError):
-            made = ConnectionClosedError(endpoint_url=self._url, error=error)
-        if made is not error:
-            made.__cause__ = cause
-        return made
+            return not_connected(self._url, error.__cause__ or error)
+        return not_answered(self._url, error)

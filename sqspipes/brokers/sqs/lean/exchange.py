@@ -8,22 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from botocore.awsrequest import HeadersDict
-from botocore.exceptions import (
-    ClientError,
-    ConnectionClosedError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    ReadTimeoutError,
-    SSLError,
-)
+from botocore.exceptions import ClientError, ConnectionClosedError
 from botocore.parsers import ResponseParserError, create_parser
 from urllib3.exceptions import ProtocolError
 
+from sqspipes.brokers.sqs.lean.failures import not_answered, not_connected
 from sqspipes.brokers.sqs.lean.http import Connection, connected
 from sqspipes.brokers.sqs.lean.pool import Pool
 from sqspipes.brokers.sqs.lean.reply import BrokenAnswerError, Reply
@@ -116,10 +109,8 @@ class Lean:
                 reply = connection.exchange(request, timeout)
         except BaseException as error:
             connection.close()
-            if isinstance(error, TimeoutError):
-                raise ReadTimeoutError(endpoint_url=self.wire.url, error=error) from error
-            if isinstance(error, BrokenAnswerError | ProtocolError):
-                raise ConnectionClosedError(endpoint_url=self.wire.url, error=error) from error
+            if isinstance(error, TimeoutError | BrokenAnswerError | ProtocolError):
+                raise not_answered(self.wire.url, error) from error
             raise
         self._pool.give(connection)
         return reply
@@ -128,12 +119,8 @@ class Lean:
         wire = self.wire
         try:
             connection = connected(wire.server, wire.tls, self._connect_timeout)
-        except ssl.SSLError as error:
-            raise SSLError(endpoint_url=wire.url, error=error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(endpoint_url=wire.url, error=error) from error
-        except (OSError, UnicodeError) as error:
-            raise EndpointConnectionError(endpoint_url=wire.url, error=error) from error
+        except (OSError, UnicodeError) as error:  # errors of TLS, and of time, among them
+            raise not_connected(wire.url, error) from error
         if not (connection.by_kernel or wire.tls or self._warned):
             self._warned = True
             _logger.warning(

@@ -66,12 +66,20 @@ class HttpExchange:
         self.is_cut = True
         if self.connection is not None:
             self.connection.fail(BrokenAnswerError("cut", begun=True))
+        else:
+            self.end(BrokenAnswerError("cut", begun=True))
+
+    def end(self, came: Reply | Exception) -> None:
+        """Tell what came, once."""
+        if not self.is_over:
+            self.is_over = True
+            self.done(came)
 
 
 class HttpClient:
     """Exchanges with one server, as many at once as there are requests; all in the loop's turn.
 
-    ``helper`` looks up the addresses of the server: that blocks.
+    ``lookups`` looks up the addresses of the server: that blocks.
     """
 
     def __init__(
@@ -79,7 +87,7 @@ class HttpClient:
         server: SplitResult,
         tls: ssl.SSLContext | None,
         loop: ExchangeLoop,
-        helper: Workers,
+        lookups: Workers,
         *,
         connect_timeout: float,
         most_idle: int,
@@ -88,7 +96,8 @@ class HttpClient:
         self.tls = tls
         self.host = server.hostname or ""
         self._port = server.port or (80 if tls is None else 443)
-        self._helper = helper
+        self._lookups = lookups
+        self._looking: dict[HttpExchange, float] = {}  # what waits for the server's addresses, and until when
         self.connect_timeout = connect_timeout
         self._most_idle = most_idle
         self._idle: deque[SocketConnection] = deque()
@@ -126,12 +135,14 @@ class HttpClient:
         try:
             ipaddress.ip_address(self.host)
         except ValueError:
-            self._helper.submit(self._look_up, exchange)
+            self._looking[exchange] = self.loop.now() + self.connect_timeout
+            self.sweep_soon()
+            self._lookups.submit(self._look_up, exchange)
         else:
             self.loop.tell(partial(self._found, exchange, self._addresses()))
 
     def _look_up(self, exchange: HttpExchange) -> None:
-        """Look the server's addresses up; in the helper's thread."""
+        """Look the server's addresses up; in a thread of ``lookups``."""
         found: Addresses | Exception
         try:
             found = self._addresses()
@@ -143,11 +154,11 @@ class HttpClient:
         return socket.getaddrinfo(self.host, self._port, type=socket.SOCK_STREAM)
 
     def _found(self, exchange: HttpExchange, found: Addresses | Exception) -> None:
-        if exchange.is_cut:
-            found = BrokenAnswerError("cut", begun=True)
+        self._looking.pop(exchange, None)
+        if exchange.is_over:  # it was cut, or its time was over
+            return
         if isinstance(found, Exception):
-            exchange.is_over = True
-            exchange.done(found)
+            exchange.end(found)
             return
         connection = SocketConnection(self, found)
         self._open.add(connection)
@@ -164,8 +175,7 @@ class HttpClient:
             exchange.may_be_stale = False
             self._connect(exchange)
             return
-        exchange.is_over = True
-        exchange.done(came)
+        exchange.end(came)
 
     def keep(self, connection: SocketConnection) -> None:
         """Keep a connection for the next request, or close it."""
@@ -193,8 +203,12 @@ class HttpClient:
         now = self.loop.now()
         self._is_sweeping = False
         busy = [connection for connection in self._open if connection.exchange is not None]
-        if busy:
+        late = [exchange for exchange, deadline in self._looking.items() if deadline <= now]
+        if busy or self._looking:
             self.sweep_soon()
+        for exchange in late:
+            del self._looking[exchange]
+            exchange.end(_not_connected(TimeoutError("the server's name was not looked up in time")))
         for connection in busy:
             if connection.deadline <= now:
                 connection.overdue()
