@@ -14,7 +14,12 @@ from __future__ import annotations
 from sqspipes import _starting as _starting  # the first of all imports
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker
+from sqspipes.calls.current import CurrentMessage, current_message
 from sqspipes.client import TaskClient
+from sqspipes.engine.iteration import Results
+from sqspipes.engine.run import Run
+from sqspipes.engine.signals import foreground, undo_in_forks
+from sqspipes.engine.summary import Summary
 from sqspipes.errors import (
     BrokerClosedError,
     BrokerError,
@@ -39,11 +44,6 @@ from sqspipes.operations.dead_letters import DeadLetter, DeadLetters
 from sqspipes.operations.status import LevelStatus, Status
 from sqspipes.pipeline import Pipeline
 from sqspipes.processes.fleet import Fleet
-from sqspipes.runner.current import CurrentMessage, current_message
-from sqspipes.runner.iteration import Results
-from sqspipes.runner.run import Run
-from sqspipes.runner.signals import foreground, undo_in_forks
-from sqspipes.runner.summary import Summary
 from sqspipes.support.checks import did_you_mean
 from sqspipes.support.lines import LogFormatter, indented, one_line, printable
 from sqspipes.task_client import TaskClientError

@@ -14,8 +14,16 @@ from typing import Any, Literal, Self, overload
 from sqspipes import settings
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker, Entry
+from sqspipes.calls import perform
+from sqspipes.calls.entries import message_entry
+from sqspipes.calls.held import Origin
 from sqspipes.defaults import LEASE, MOST_PROCESSES, ON_ERROR, RETRIES, STOP_TIMEOUT, STRICT, TIMEOUT
-from sqspipes.engine.switch import open_run
+from sqspipes.engine.iteration import Results
+from sqspipes.engine.living import Living
+from sqspipes.engine.run import Run
+from sqspipes.engine.signals import foreground
+from sqspipes.engine.source import prioritized
+from sqspipes.engine.summary import Summary
 from sqspipes.errors import BrokerUnavailableError, OptionError
 from sqspipes.messages.ids import checked_name
 from sqspipes.messages.message import Message
@@ -32,15 +40,6 @@ from sqspipes.operations.trial import Trial
 from sqspipes.processes import child, travel
 from sqspipes.processes.fleet import Fleet
 from sqspipes.processes.printed import Show
-from sqspipes.runner import calls
-from sqspipes.runner.entries import message_entry
-from sqspipes.runner.held import Origin
-from sqspipes.runner.iteration import Results
-from sqspipes.runner.living import Living
-from sqspipes.runner.run import Run
-from sqspipes.runner.signals import foreground
-from sqspipes.runner.source import prioritized
-from sqspipes.runner.summary import Summary
 from sqspipes.support import checks
 from sqspipes.support.forked import called, yielded
 from sqspipes.tasks import registration
@@ -273,7 +272,7 @@ class TaskClient:
                 self._broker, self._pipe.reachable, self._queues.sizes, TIMEOUT, caller.awaited
             )
             result = prioritized(plan, caller.call(plan, *source.args), level_of, engine)
-            calls.hand_on(plan, Origin(), parent, result, engine)
+            perform.hand_on(plan, Origin(), parent, result, engine)
 
     def call(self, value: Any, *, task: TaskName | None = None) -> list[Any]:
         """Run the whole pipe for one value in this thread, without a broker; return what the last task returned.
@@ -480,7 +479,7 @@ class TaskClient:
     def _run(self, plan: RunPlan) -> Run:
         """Return a run, not yet started."""
         with self._lock:
-            run = open_run(self._broker, plan, self.domain)
+            run = Run(self._broker, plan, self.domain)
             self._runs.add(run)
         return run
 

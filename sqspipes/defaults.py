@@ -102,3 +102,10 @@ LETTER_BYTES = 8_192
 
 #: Times that outputs of one line may be sent back, to their own task or an earlier one.
 MOST_HOPS = 1_000
+
+#: Seconds that a request which is due waits at most for the one under way, gathering more: one that hangs must
+#: not hold up the rest.
+MOST_GATHERING_SECONDS = 0.2
+
+#: Entries, and bytes of them, that may wait for one queue before whoever sends to it waits.
+MOST_WAITING_ITEMS, MOST_WAITING_BYTES = 1_000, 16 * 1_048_576

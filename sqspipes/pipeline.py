@@ -10,10 +10,10 @@ from typing import Any, Self
 from urllib.parse import quote
 
 from sqspipes.client import TaskClient
+from sqspipes.engine.iteration import Results
+from sqspipes.engine.run import Run
 from sqspipes.errors import OptionError
 from sqspipes.processes.fleet import Fleet
-from sqspipes.runner.iteration import Results
-from sqspipes.runner.run import Run
 from sqspipes.tasks.step import Step
 
 #: The variable by which lineup found its Redis; it counts where no other says anything.

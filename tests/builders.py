@@ -6,8 +6,8 @@ import itertools
 import re
 from typing import Any
 
+from sqspipes.calls.held import Held
 from sqspipes.messages.message import Delivery, Message
-from sqspipes.runner.held import Held
 
 _numbers = itertools.count(1)
 

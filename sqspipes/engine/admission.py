@@ -11,22 +11,34 @@ from typing import NamedTuple
 
 from sqspipes.brokers.base import Limits
 from sqspipes.brokers.exchange import Receive
+from sqspipes.engine.lanes import SHARE_OF_HIGHER, Lanes
 from sqspipes.engine.loop import EngineLoop, Timer
+from sqspipes.engine.pace import MOST_BEHIND, MOST_PARKED, Arrivals, Pace
 from sqspipes.engine.requests import PatientRequest, Requests
 from sqspipes.messages.message import Delivery
-from sqspipes.runner.intake import (
-    BACKLOG_AFTER,
-    BESIDE_SECONDS,
-    MANY_GROUPED,
-    SECONDS_ASKED_FOR,
-    SECONDS_OF_SHARE,
-    SINGLY_AFTER_SUSPECT,
-)
-from sqspipes.runner.lanes import SHARE_OF_HIGHER, Lanes
-from sqspipes.runner.leases import LeaseClock
-from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED, Arrivals, Pace
 from sqspipes.support import clocks
+from sqspipes.support.clocks import LeaseClock
 from sqspipes.tasks.task import Task
+
+#: Messages of an answer after which a queue of groups is asked again without a poll.
+MANY_GROUPED = 3
+
+#: Answers of one message that follow one with a suspect.
+SINGLY_AFTER_SUSPECT = 10
+
+#: Full answers in a row after which more waits in a queue than came while nobody asked.
+BACKLOG_AFTER = 2
+
+#: Seconds that a receive waits which is made beside another one of its queue: one that asked at once would come back
+#: with nothing whenever the others keep up.
+BESIDE_SECONDS = 1.0
+
+#: Receives of a queue in flight ask for no more than what came in so many seconds, and the first one's worth: they
+#: keep room from lower levels.
+SECONDS_ASKED_FOR = 0.25
+
+#: Seconds' worth of its share that a lower level asks for while higher ones fill the room.
+SECONDS_OF_SHARE = 5
 
 
 class Received(NamedTuple):

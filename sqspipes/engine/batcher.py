@@ -10,10 +10,10 @@ from typing import Generic, NamedTuple, TypeVar
 
 from sqspipes.brokers.base import Answer, Kind, Limits
 from sqspipes.brokers.exchange import Request
+from sqspipes.defaults import MOST_GATHERING_SECONDS, MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 from sqspipes.engine.loop import Timer
 from sqspipes.engine.requests import Requests
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.batcher import MOST_GATHERING_SECONDS, MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 
 Payload = TypeVar("Payload")
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from functools import partial
 from typing import Any, NamedTuple
 
+from sqspipes.calls import current, perform
+from sqspipes.calls.batch import perform_batch
+from sqspipes.calls.entries import message_entry
+from sqspipes.calls.held import Held, Origin, Parcel
+from sqspipes.calls.outcome import Abandoned, Call, Emission, Outcome
+from sqspipes.calls.run_loop import RunLoop
+from sqspipes.defaults import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
+from sqspipes.engine.stream import Stream
 from sqspipes.messages.message import Message
 from sqspipes.messages.values import check_nothing_lazy
-from sqspipes.runner import calls, current
-from sqspipes.runner.batch import perform_batch
-from sqspipes.runner.batcher import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
-from sqspipes.runner.entries import message_entry
-from sqspipes.runner.executor import Call, Emission, Ended, Outcome
-from sqspipes.runner.held import Held, Origin, Parcel
-from sqspipes.runner.leases import LeaseClock
-from sqspipes.runner.run_loop import RunLoop
-from sqspipes.runner.settler import Abandoned
-from sqspipes.runner.stream import Stream
 from sqspipes.support import clocks
+from sqspipes.support.clocks import LeaseClock
 from sqspipes.support.forked import called
 from sqspipes.support.log_writer import log_writer
 from sqspipes.tasks.plan import Plan
@@ -33,112 +31,6 @@ Tell = Callable[[Callable[[], object]], object]
 
 #: Seconds between two looks of a call that waits whether its run is over.
 FLUSH_SECONDS = 1.0
-
-
-class CallThreads:
-    """The threads of one task's calls, ``most`` at most, started as calls come.
-
-    More calls than threads may be given ahead: a thread that ends a call begins the next one without waiting for the
-    engine. One sleeping thread is woken at a time. When it takes a call it wakes the next thread, if there is another
-    call, so that short calls stay in few threads. Each thread calls ``leave`` at its end.
-
-    ``give``, ``take_back`` and ``close`` are called in the engine's turn.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        most: int,
-        run: Callable[[Call], object],
-        died: Callable[[str, BaseException], object],
-        leave: Callable[[], object] = lambda: None,
-    ) -> None:
-        self._name = name
-        self._most = most
-        self._run = run
-        self._died = died
-        self._leave = leave
-        self._lock = threading.Lock()
-        self._calls: deque[Call] = deque()
-        self._sleeping: list[
-            threading.Lock
-        ] = []  # one for each thread that sleeps; its release wakes the thread
-        self._is_waking = False  # a thread was woken, or started, and has not looked for a call yet
-        self._threads: list[threading.Thread] = []
-        self._is_closed = False
-
-    def give(self, calls: Iterable[Call]) -> None:
-        """Have threads run calls, in order."""
-        self._calls.extend(calls)
-        with self._lock:
-            self._wake()
-
-    def take_back(self) -> list[Call]:
-        """Return the calls that no thread has begun; none of them will be."""
-        taken: list[Call] = []
-        while True:
-            try:
-                taken.append(self._calls.pop())
-            except IndexError:
-                return taken[::-1]
-
-    def close(self) -> None:
-        """Let idle threads end; calls that run go on."""
-        with self._lock:
-            self._is_closed = True
-            for bed in self._sleeping:
-                bed.release()
-            self._sleeping.clear()
-
-    def join(self, deadline: float) -> None:
-        """Wait until what is idle has ended, until ``deadline`` (monotonic) at most; after the ``close``."""
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - clocks.monotonic()))
-
-    def _wake(self) -> None:
-        """Have a thread look for calls, unless one is about to; the lock is held."""
-        if self._is_waking or not self._calls:
-            return
-        if self._sleeping:
-            self._is_waking = True
-            self._sleeping.pop().release()
-        elif len(self._threads) < self._most:
-            name = f"sqspipes worker {self._name} {len(self._threads) + 1}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            thread.start()
-            self._threads.append(thread)
-            self._is_waking = True
-
-    def _work(self) -> None:
-        bed = threading.Lock()
-        bed.acquire()
-        try:
-            with self._lock:
-                self._is_waking = False
-            while (call := self._next(bed)) is not None:
-                self._run(call)
-                del call  # a thread that waits keeps nothing of its last message
-            self._leave()
-        except BaseException as error:
-            self._died(f"worker {self._name}", error)
-
-    def _next(self, bed: threading.Lock) -> Call | None:
-        """Wait for a call; None when there will be none."""
-        while True:
-            with self._lock:
-                try:
-                    call = self._calls.popleft()
-                except IndexError:
-                    if self._is_closed:
-                        return None
-                    self._sleeping.append(bed)
-                else:
-                    self._wake()
-                    return call
-            bed.acquire()
-            with self._lock:
-                self._is_waking = False
 
 
 class InlineCall(NamedTuple):
@@ -235,7 +127,7 @@ class CallSide:
         except Abandoned:
             self.abandoned(call)
         else:
-            self.done((call, outcomes))
+            self.done(call, outcomes)
 
     def perform(self, call: Call) -> Sequence[Outcome]:
         """Call the task; return an outcome for each message."""
@@ -244,7 +136,7 @@ class CallSide:
         (held,) = call.messages
         token = current.begin(held, self._clock)
         try:
-            return [calls.perform(self._plan, held, self)]
+            return [perform.perform(self._plan, held, self)]
         finally:
             current.end(token)
 
@@ -280,15 +172,13 @@ class CallSide:
         """Hand on what an async function returned."""
         token = current.begin(held, self._clock)
         try:
-            return calls.conclude(self._plan, held, self, result)
+            return perform.conclude(self._plan, held, self, result)
         finally:
             current.end(token)
 
-    def done(self, *ended: Ended) -> Call | None:
-        """Leave word of calls that have ended."""
-        for call, outcomes in ended:
-            self._tell(partial(self._sink.ended, call, outcomes))
-        return None
+    def done(self, call: Call, outcomes: Sequence[Outcome]) -> None:
+        """Leave word of a call that has ended."""
+        self._tell(partial(self._sink.ended, call, outcomes))
 
     def abandoned(self, call: Call) -> None:
         """Leave word of a call that ended because its run had given it up."""
@@ -377,7 +267,7 @@ class CallSide:
             group=emission.group,
             priority=task.level(emission.priority),
             first_put=parent.first_put if parent else time.time(),
-            extra=calls.passed_on(parent.extra, self._plan.task, task) if parent else {},
+            extra=perform.passed_on(parent.extra, self._plan.task, task) if parent else {},
         )
         queue = task.queue(message.priority)
         what = f"result of {self._plan.task.name}"

@@ -8,7 +8,16 @@ from functools import partial
 from sqspipes.brokers.base import Depth, Limits
 from sqspipes.brokers.exchange import Count
 from sqspipes.engine.requests import PatientRequest, Requests
-from sqspipes.runner.drain import ESTIMATED_LOOK, EXACT_LOOK, PART, SETTLING_SECONDS
+
+#: Seconds between the two sights of empty queues where counts are estimates: SQS's settle about a minute after
+#: the last send. https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
+SETTLING_SECONDS = 60.0
+
+#: Seconds between looks while there is something left, on brokers with exact counts and on others.
+EXACT_LOOK, ESTIMATED_LOOK = 0.05, 2.0
+
+#: What the log calls the looks.
+PART = "drain"
 
 
 class Draining:

@@ -11,10 +11,7 @@ from sqspipes.brokers.base import Limits
 from sqspipes.brokers.exchange import Exchange, Request, Ticket
 from sqspipes.engine.loop import EngineLoop, Timer
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.outage import AWAY_SECONDS, BACKOFF, pause_after_return
-from sqspipes.support import lines
-
-logger = lines.logger(__name__)
+from sqspipes.support.outage import Outage, pause_after_return
 
 #: What is done with a reply. Replies are of several types, one for each kind of request.
 TakeReply = Callable[[Any], None]
@@ -108,24 +105,25 @@ class PatientRequest:
 class Requests:
     """Asks the broker for all parts of one run.
 
-    An outage begins with a request that fails a second time, or that neither answers nor fails for
-    ``limits.longest_answer`` seconds. It ends when every party that failed was answered again. The log has a line at
-    its begin and one at its end.
+    A request that neither answers nor fails for ``limits.longest_answer`` seconds is an outage, too. After as many
+    seconds again it ends the run.
     """
 
     def __init__(self, exchange: Exchange, loop: EngineLoop, broker: str, limits: Limits) -> None:
         self._exchange = exchange
         self.loop = loop
-        self._broker = broker
+        self._outage = Outage(broker, loop.now)
+        self._outage.on_return(self._end_rests)
         self._longest_answer = limits.longest_answer
         self._open: dict[PatientRequest, None] = {}
         self._resting: dict[PatientRequest, None] = {}
-        self._failing: set[str] = set()
-        self._failures = 0
-        self._failing_since = 0.0
-        self._answered = loop.now()
         self._look_timer: Timer | None = None
-        self.error: str | None = None  #: what the last failed try said, while an outage lasts
+        self.failed, self.succeeded = self._outage.failed, self._outage.succeeded
+
+    @property
+    def error(self) -> str | None:
+        """What the last failed try said, while an outage lasts."""
+        return self._outage.error
 
     def ask(
         self,
@@ -163,35 +161,13 @@ class Requests:
         for request in tuple(self._resting):
             request.try_soon(0.0)
 
-    def failed(self, party: str, error: BaseException, tries: int) -> float:
-        """Note a failure, the ``tries``-th in a row; return the seconds to wait before the next try."""
-        logger.debug("%s: request to %s failed, try %d: %s", party, self._broker, tries, error)
-        if tries > 1:
-            self._note(party, error)
-        return BACKOFF.seconds(tries)
-
-    def succeeded(self, party: str) -> None:
-        """Note an answer."""
-        now = self.loop.now()
-        away, self._answered = now - self._answered, now
-        if not self._failing:
-            return
-        if away > AWAY_SECONDS:
-            for request in tuple(self._resting):
-                request.try_soon(pause_after_return())
-        if party not in self._failing:
-            return
-        self._failing.discard(party)
-        if not self._failing:
-            self.error = None
-            logger.warning(
-                "%s answers again after %.1f s and %d failed requests",
-                self._broker, now - self._failing_since, self._failures,
-            )  # fmt: skip
+    def _end_rests(self) -> None:
+        for request in tuple(self._resting):
+            request.try_soon(pause_after_return())
 
     def _came(self, request: PatientRequest, came: Any) -> None:
         del self._open[request]
-        request.ticket, request.is_silent = None, False
+        was_silent, request.ticket, request.is_silent = request.is_silent, None, False
         if isinstance(came, BrokerUnavailableError):
             request.tries += 1
             seconds = self.failed(request.party, came, request.tries)
@@ -207,7 +183,7 @@ class Requests:
             request.lose()
             raise PartError(request.party, came)
         else:
-            self.succeeded(request.party)
+            self.succeeded(request.party, math.inf if was_silent else request.since)
             request.take(came)
 
     def _look(self) -> None:
@@ -223,18 +199,10 @@ class Requests:
             if request.is_silent:
                 lost.append(PartError(request.party, error))
             else:
-                self._note(request.party, error)
+                self._outage.note(request.party, error)
             request.due = math.inf if request.is_silent else now + self._longest_answer
             request.is_silent = True
         due = min((request.due for request in self._open), default=math.inf)
         self._look_timer = None if due == math.inf else self.loop.at(due, self._look)
         for part_error in lost[:1]:
             raise part_error
-
-    def _note(self, party: str, error: BaseException) -> None:
-        if not self._failing:
-            self._failing_since, self._failures = self.loop.now(), 0
-            logger.warning("%s does not answer, trying again until it does: %s", self._broker, error)
-        self._failing.add(party)
-        self._failures += 1
-        self.error = str(error)

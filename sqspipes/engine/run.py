@@ -4,45 +4,39 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from sqspipes.brokers.adapter import open_exchange
 from sqspipes.brokers.base import Broker
+from sqspipes.calls import error_text
+from sqspipes.calls.held import Held, Origin
+from sqspipes.calls.outcome import Call
+from sqspipes.calls.run_loop import RunLoop
+from sqspipes.engine.background import Background
 from sqspipes.engine.calling import InlineCall
+from sqspipes.engine.control import Control
 from sqspipes.engine.crew import Crew, LostBatonError
 from sqspipes.engine.draining import Draining
+from sqspipes.engine.gate import Gate
+from sqspipes.engine.leases import Leases
 from sqspipes.engine.loop import EngineLoop, Timer
 from sqspipes.engine.requests import PartError, Requests
 from sqspipes.engine.settling import ACKS, CLEARS, EXTENDS, RELEASES, SENDS, Lost, Refused, Settled, Settling
 from sqspipes.engine.shared import EngineShared
-from sqspipes.engine.stopping import Phase, Stopping, StopState
+from sqspipes.engine.source import Source
+from sqspipes.engine.stopping import HURRIED_SECONDS, Phase, Stopping, StopState
+from sqspipes.engine.stream import Stream
+from sqspipes.engine.summary import Counts, Summary
 from sqspipes.engine.task_run import TaskRun
-from sqspipes.runner.background import Background
-from sqspipes.runner.control import Control
-from sqspipes.runner.executor import Call
-from sqspipes.runner.gate import Gate
-from sqspipes.runner.held import Held, Origin
-from sqspipes.runner.keeper import LONGEST_SLEEP, QUIET_SECONDS
-from sqspipes.runner.leases import LeaseClock, Leases
-from sqspipes.runner.run import (
-    HASTEN_SECONDS,
-    HURRIED_SECONDS,
-    LAST_POLL_SECONDS,
-    LOOK_SECONDS,
-    SETTLED_SECONDS,
-    CountedTask,
-    Run,
-)
-from sqspipes.runner.run_loop import RunLoop
-from sqspipes.runner.source import Source
-from sqspipes.runner.stream import Stream
-from sqspipes.runner.summary import Counts
+from sqspipes.errors import RunError
 from sqspipes.support import clocks, lines
+from sqspipes.support.clocks import LeaseClock
 from sqspipes.support.log_writer import log_writer
-from sqspipes.tasks.plan import RunPlan
+from sqspipes.tasks.plan import RunPlan, described
 
 logger = lines.logger(__name__)
 
@@ -59,15 +53,42 @@ PAUSE_SECONDS = 1.0
 LOG_SECONDS = 1.0
 
 
-class EngineRun(Run):
-    """A run in this process; all of its state is touched by the thread that runs the turns of its loop alone.
+#: Seconds that a poll stays open, at the least, while a run drains.
+LAST_POLL_SECONDS = 1.0
+
+#: Seconds between looks of a run that drains whether something lingers though no call is to come.
+HASTEN_SECONDS = 0.05
+
+#: Seconds for which receives are left open once all is settled: answers with what was given back are then not on
+#: their way when they are cut.
+SETTLED_SECONDS = 0.25
+
+#: Seconds between looks at open receives during a stop: one whose answer is overdue is not waited for.
+LOOK_SECONDS = 1.0
+
+
+#: What ended a run, and the reason that its summary gives.
+_REASONS = {"drained": "drained", "signal": "signal", "interrupt": "signal"}
+
+
+#: Seconds between two looks at what is due, at most: the lease clock may run ahead of the one that measures waits.
+LONGEST_SLEEP = 60.0
+
+#: Seconds without a message after which the log says what the run waits for.
+QUIET_SECONDS = 10.0
+
+
+class Run(Background):
+    """A run in this process. As a context manager it is stopped, in good order, when the block is left.
+
+    All of its state is touched by the thread that runs the turns of its loop alone.
 
     Calls, sources, the control word and the reader of results have threads of their own. They leave word in the
     loop's inbox.
     """
 
     def __init__(self, broker: Broker, plan: RunPlan, domain: str) -> None:
-        Background.__init__(self, f"sqspipes run {domain}")
+        super().__init__(f"sqspipes run {domain}")
         self._broker = broker
         self._plan = plan
         self._domain = domain
@@ -176,18 +197,53 @@ class EngineRun(Run):
     # What users do with it
 
     @property
-    def _counted(self) -> Mapping[str, CountedTask]:
-        return self._tasks
+    def summary(self) -> Summary:
+        """The counts so far, and the reason once the run is over."""
+        return self._summed(self._tasks)
+
+    @property
+    def by_task(self) -> dict[str, Summary]:
+        """The counts so far of each task of the run, in the order of the pipe."""
+        return {name: self._summed([name]) for name in self._tasks}
+
+    def _summed(self, tasks: Collection[str]) -> Summary:
+        counts = [task.counts for name, task in self._tasks.items() if name in tasks]
+        counts += [source.counts for source in self._sources if source.task in tasks]
+        return sum(counts, Counts()).summary(self._reason_or(self._reason))
 
     @property
     def outage(self) -> str | None:
         """What the broker's last failed request said, while it does not answer."""
         return self._requests.error
 
+    def oldest_call(self, task: str) -> float | None:
+        """Return the seconds that a task's oldest running call has been running here."""
+        ages = [one.oldest_call() for name, one in self._tasks.items() if name == task]
+        ages += [source.oldest_call() for source in self._sources if source.task == task]
+        return max((age for age in ages if age is not None), default=None)
+
     def last_poll(self, queue_name: str) -> float | None:
         """Return when a queue was last received from here (monotonic clock), or None."""
         levels = [level for task in self._fed for level in task.admission.levels if level.queue == queue_name]
         return next((level.last_poll for level in levels), None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        self.join()
+        if error is None:
+            self.wait()
+
+    def start(self) -> Run:
+        """Start all parts."""
+        tasks = ", ".join(map(described, self._plan.plans))
+        logger.info("%s runs on %s: %s", self._domain, self._broker.url, tasks)
+        self._begin()
+        return self
 
     def _ask(self, what: str) -> None:
         self._engine_loop.tell(partial(self._command, what))
@@ -403,6 +459,10 @@ class EngineRun(Run):
             for task in self._fed:
                 task.admission.wait = min(self._broker.limits.longest_wait, max(LAST_POLL_SECONDS, seconds))
 
+    def _progress(self) -> int:
+        summary = self.summary
+        return summary.done + summary.failed + summary.dead
+
     @property
     def _is_idle(self) -> bool:
         is_calling = any(source.live for source in self._sources)
@@ -430,6 +490,24 @@ class EngineRun(Run):
             self._note(kind, detail)
         self._state.is_hurried |= kind == "signal"
         self._state.is_cut |= kind in ("signal", "stop", "interrupt")
+
+    def _note(self, kind: str, detail: Any) -> None:
+        """Keep the reason of the end, and the first error."""
+        if kind == "dead":
+            part, cause = detail
+            said = f"{error_text.name_of(cause)}: {error_text.said(cause)}"
+            self._fail(RunError(f"{part} died: {said}", part=part), cause)
+        elif kind == "raised" and self._error is None:
+            self._error = detail
+        elif kind in _REASONS:
+            self._reason = _REASONS[kind]
+
+    def _fail(self, error: RunError, cause: BaseException) -> None:
+        if self._error is None:
+            error.__cause__ = cause
+            self._error = error
+            with suppress(BaseException):  # a log handler may be what died
+                logger.error("%s ends: %s", self._domain, error)
 
     def _phases(self, stop_timeout: float) -> list[Phase]:
         settling = self._settling_part

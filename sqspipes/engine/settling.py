@@ -9,12 +9,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from sqspipes.brokers.base import Answer, Kind, Limits
 from sqspipes.brokers.exchange import Ack, Extend, Send
+from sqspipes.calls.held import Held, Origin, Parcel, State
 from sqspipes.engine.batcher import Batcher, Item, Job
+from sqspipes.engine.leases import SHORTEST_EXTEND, Leases
 from sqspipes.engine.requests import Requests
 from sqspipes.messages.message import Delivery
-from sqspipes.runner.held import Held, Origin, Parcel, State
-from sqspipes.runner.leases import SHORTEST_EXTEND, Leases
-from sqspipes.runner.settler import OVER
 from sqspipes.support import lines
 
 logger = lines.logger(__name__)
@@ -39,6 +38,9 @@ class Refused(NamedTuple):
 
 
 Effect: TypeAlias = Settled | Lost | Refused
+
+#: The answer for a lease that the broker extends no further.
+OVER = Answer(Kind.GONE, "the broker's longest lease is over")
 
 #: What a request settled: each payload with its answer.
 Pairs: TypeAlias = list[tuple[Any, Answer]]

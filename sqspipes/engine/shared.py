@@ -6,13 +6,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from sqspipes.calls.run_loop import RunLoop
+from sqspipes.engine.attempts import Attempts
+from sqspipes.engine.gate import Gate
+from sqspipes.engine.leases import Leases
 from sqspipes.engine.loop import EngineLoop
 from sqspipes.engine.requests import Requests
 from sqspipes.engine.settling import Settling
-from sqspipes.runner.attempts import Attempts
-from sqspipes.runner.gate import Gate
-from sqspipes.runner.leases import Leases
-from sqspipes.runner.run_loop import RunLoop
 
 
 @dataclass(slots=True)

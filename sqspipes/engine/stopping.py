@@ -6,7 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqspipes.runner.run import HURRIED_SECONDS, SETTLING_SECONDS
+#: Seconds that settling gets at the end of a stop, whatever calls have left of ``stop_timeout``.
+SETTLING_SECONDS = 5.0
+
+#: Seconds that each phase of a stop gets at a second signal: to settle, to cut receives, to give back what they took.
+HURRIED_SECONDS = 0.15
 
 
 @dataclass(slots=True)
@@ -25,14 +29,15 @@ class StopState:
 class Phase:
     """One phase of a stop.
 
-    ``begin`` is called once. The phase is over when ``is_over`` says so, or after ``seconds``; ``hurried_seconds``
-    counts from the second signal. ``is_needed``: a phase that ran out of time has left something undone.
+    ``begin`` is called once. The phase is over when ``is_over`` says so, or after ``seconds``, by default
+    ``SETTLING_SECONDS``; ``hurried_seconds`` counts from the second signal. ``is_needed``: a phase that ran out of
+    time has left something undone.
     """
 
     name: str
     begin: Callable[[], object]
     is_over: Callable[[], bool]
-    seconds: float = SETTLING_SECONDS
+    seconds: float | None = None
     hurried_seconds: float = HURRIED_SECONDS
     is_needed: bool = True
     look_seconds: float = math.inf  #: between looks at what tells nobody that it is over
@@ -76,5 +81,6 @@ class Stopping:
             self._phase, self.is_over = None, True
             return
         phase = self._phase = self._phases.pop(0)
-        self._deadline = now + (phase.hurried_seconds if self._state.is_hurried else phase.seconds)
+        seconds = SETTLING_SECONDS if phase.seconds is None else phase.seconds
+        self._deadline = now + (phase.hurried_seconds if self._state.is_hurried else seconds)
         phase.begin()

@@ -6,34 +6,53 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqspipes.brokers.base import Limits
+from sqspipes.calls import error_text, perform
+from sqspipes.calls.entries import as_received, letter_entry
+from sqspipes.calls.held import MOST_INNOCENT_RECEIVES, Held, Origin, Parcel
+from sqspipes.calls.outcome import DONE, Call, Ending, Outcome
+from sqspipes.defaults import MAX_RECEIVES
 from sqspipes.engine.admission import Admission, Received
-from sqspipes.engine.calling import CallSide, CallThreads, InlineCall
+from sqspipes.engine.call_threads import CallThreads
+from sqspipes.engine.calling import CallSide, InlineCall
+from sqspipes.engine.lanes import Lanes
+from sqspipes.engine.overdue import BLOCKED_SECONDS, Overdue
+from sqspipes.engine.pace import MOST_BEHIND, MOST_PARKED, Pace
 from sqspipes.engine.policy import MOST_COUNTED, CallPolicy
 from sqspipes.engine.settling import Settling
 from sqspipes.engine.shared import EngineShared
+from sqspipes.engine.stream import Stream
+from sqspipes.engine.summary import Counts
 from sqspipes.errors import DecodingError, NewerFormatError, TooLargeError
 from sqspipes.messages import message as messages
 from sqspipes.messages.body import decode, foreign
 from sqspipes.messages.message import Delivery, Message
-from sqspipes.runner import calls
-from sqspipes.runner.dispatcher import LINGERS_OF_ACK, MOST_RECEIVES_TO_GIVE_BACK, NEWER_FORMAT_SECONDS
-from sqspipes.runner.entries import as_received, letter_entry
-from sqspipes.runner.executor import DONE, Call, Ending, Executor, Outcome
-from sqspipes.runner.held import MOST_INNOCENT_RECEIVES, Held, Origin, Parcel
-from sqspipes.runner.lanes import Lanes
-from sqspipes.runner.overdue import BLOCKED_SECONDS, Overdue
-from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED, Pace
-from sqspipes.runner.stream import Stream
-from sqspipes.runner.summary import Counts
 from sqspipes.support import clocks, lines
 from sqspipes.support.backoff import ExponentialBackoff
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.task import Task
 
+if TYPE_CHECKING:
+    from sqspipes.engine.async_calls import AsyncCalls
+
+if TYPE_CHECKING:
+    from sqspipes.engine.async_calls import AsyncCalls
+
 logger = lines.logger(__name__)
+
+#: Seconds for which a body of a newer format is given back the first time, doubling with each receive, so that
+#: it outlasts a slow roll-out without reaching the broker's own limit of receives.
+NEWER_FORMAT_SECONDS = 30.0
+
+#: Receives of a message up to which it may be given back for its backoff: half of those after which the broker
+#: buries it are left for processes that end.
+MOST_RECEIVES_TO_GIVE_BACK = MAX_RECEIVES // 2
+
+#: Lingers for which the acknowledgement of a message put without a group may wait for others: nobody waits for it.
+#: One of a group waits a single linger, as the rest of the group is handed out after it.
+LINGERS_OF_ACK = 4
 
 #: Calls are given to threads ahead of the slots that are free: one for so many slots, and one.
 SLOTS_PER_CALL_AHEAD = 4
@@ -83,7 +102,7 @@ class TaskRun:
             shared.about_to_wait,
         )
         self._may_wait = plan.task.rate is not None or plan.task.batch is not None
-        self._threads, self._executor = self._make_threads()
+        self._callers = self._make_callers()
         self._slots = plan.task.workers
         self._policy = CallPolicy() if self._may_be_called_by_leader(stream) else None
         self._calls_here = 0  # of the calls, those of threads that lead, or led when these began
@@ -103,21 +122,17 @@ class TaskRun:
         self._refused: Held | None = None  # the suspect that the gate refused
         self._told: set[str] = set()
 
-    def _make_threads(self) -> tuple[CallThreads | None, Executor | None]:
+    def _make_callers(self) -> CallThreads | AsyncCalls:
         task, step, shared = self.task, self.plan.step, self._shared
         if self.plan.kind.is_async:
             # With asyncio, which is slow to import.
-            from sqspipes.runner.loop import LoopExecutor
+            from sqspipes.engine.async_calls import AsyncCalls
 
-            side, loop = self.side, shared.run_loop.get()
-            executor = LoopExecutor(
-                task.domain, task.name, task.workers, side.make, side.conclude, side, loop, shared.died
+            return AsyncCalls(
+                task.domain, task.name, task.workers, self.side, shared.run_loop.get(), shared.died
             )
-            return None, executor
         leave = step.leave if step is not None else lambda: None
-        return CallThreads(
-            f"{task.domain} {task.name}", task.workers, self.side.run, shared.died, leave
-        ), None
+        return CallThreads(f"{task.domain} {task.name}", task.workers, self.side.run, shared.died, leave)
 
     def _may_be_called_by_leader(self, stream: Stream | None) -> bool:
         """Say whether short calls may be made by the thread that leads.
@@ -125,15 +140,17 @@ class TaskRun:
         Not where a task is to be called by one thread for the whole run, as one with a single worker or a step; nor
         where a call produces in the middle or waits for a reader.
         """
-        has_threads = self._threads is not None and self.task.workers > 1 and self.plan.step is None
-        return has_threads and not self.plan.kind.yields and stream is None and not self.task.is_source
+        kind, task = self.plan.kind, self.task
+        if kind.is_async or kind.yields or self.plan.step is not None:
+            return False
+        return task.workers > 1 and stream is None and not task.is_source
 
     def _calls_ahead(self) -> int:
         """Return how many calls may wait for a thread.
 
         None where it matters when a call begins: a rate, levels, a message that has the loop of its own.
         """
-        if self._executor is not None or self._may_wait or self.task.priorities > 1:
+        if self.plan.kind.is_async or self._may_wait or self.task.priorities > 1:
             return 0
         return self.task.workers // SLOTS_PER_CALL_AHEAD + 1
 
@@ -160,8 +177,16 @@ class TaskRun:
         self.is_dirty = False
         self._begin_calls()
         unsettled = max(0, self.settling - self._settling_free)
-        self.admission.invite(unsettled, is_shut=self._shared.gate.shut)
+        self.admission.invite(unsettled, is_shut=self._shared.gate.shut or self._begins_suspect)
         self._set_floor()
+
+    @property
+    def _begins_suspect(self) -> bool:
+        """Whether the next call is one that may kill this process: it will shut the gate."""
+        if not any(self.admission.suspects.values()):
+            return False
+        held = self.lanes.peek()
+        return held is not None and held.suspect
 
     def wake(self, now: float) -> float | None:
         """Look at what is due at a time of the lease clock; return when more is due."""
@@ -178,7 +203,7 @@ class TaskRun:
         now = clocks.monotonic()
         running = {held: began for held, began in self._running.items() if began < now}
         overdue = self._overdue.look(running, now)
-        blocked = self._executor.watch(now) if self._executor is not None and running else None
+        blocked = self._callers.watch(now) if running else None
         # A call that begins later is looked at in time, too.
         seconds = [self._overdue.first if overdue is None else overdue]
         return min(seconds if blocked is None else [*seconds, blocked])
@@ -272,10 +297,8 @@ class TaskRun:
             begun.append(call)
         if not begun:
             return
-        if self._threads is not None:
-            self._threads.give(begun)
-        elif self._executor is not None:
-            self._executor.start(begun)
+        self._callers.give(begun)
+        if self.plan.kind.is_async:
             self._shared.notify_at(now + BLOCKED_SECONDS)
 
     def _next_call(self, now: float) -> Call | None:
@@ -543,17 +566,19 @@ class TaskRun:
         retries = "no limit" if self.task.retries is None else self.task.retries + 1
         logger.warning(
             "%s %s failed, attempt %d of %s, again in %.1f s: %s",
-            self.task.name, held.message.id, held.failures, retries, outcome.delay, calls.describe(error),
+            self.task.name, held.message.id, held.failures, retries, outcome.delay, error_text.describe(error),
         )  # fmt: skip
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=calls.loggable(error))
+            logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=error_text.loggable(error))
         self._park(held, self._shared.leases.clock.now() + outcome.delay)
 
     def _end_run(self, held: Held, error: BaseException) -> None:
         """Stop the run by a task's error; the message goes back."""
-        logger.error("%s %s failed, the run ends: %s", self.task.name, held.message.id, calls.describe(error))
+        logger.error(
+            "%s %s failed, the run ends: %s", self.task.name, held.message.id, error_text.describe(error)
+        )
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=calls.loggable(error))
+            logger.debug("%s %s failed", self.task.name, held.message.id, exc_info=error_text.loggable(error))
         self._shared.raised(error)
         self.is_stopping = True
         self._park(held, self._shared.leases.clock.now())
@@ -616,13 +641,13 @@ class TaskRun:
             decode(held.delivery)
         except DecodingError as reason:
             error = reason
-        self._bury(held, calls.death(self.task, error, held.failures + 1), error)
+        self._bury(held, perform.death(self.task, error, held.failures + 1), error)
 
     def _send_letter(self, held: Held, death: messages.Death, error: BaseException | None) -> None:
         logger.error(
             "%s %s is a dead letter after %d attempts: %s: %s; see client.dead_letters(%r)",
             self.task.name, held.message.id, death.attempts, death.error_type, death.error, self.task.name,
-            exc_info=calls.loggable(error),
+            exc_info=error_text.loggable(error),
         )  # fmt: skip
         held.buried = True
         entry = letter_entry(self.task, held, death, self._shared.message_bytes(self.task.dead_queue))
@@ -665,7 +690,7 @@ class TaskRun:
             self._settling.give_back(held)
             return
         held.done = False
-        death = calls.death(self.task, TooLargeError(f"an output was refused: {reason}"), held.failures + 1)
+        death = perform.death(self.task, TooLargeError(f"an output was refused: {reason}"), held.failures + 1)
         self._send_letter(held, death, None)
         self._settling.finish([held])
 
@@ -706,13 +731,10 @@ class TaskRun:
         """Begin no more calls, and give back what was not begun."""
         self.is_stopping = True
         self.admission.stop()
-        if self._threads is not None:
-            for call in self._threads.take_back():
-                self._end_call(call)
-                self._drop_unbegun(call)
-            self._threads.close()
-        if self._executor is not None:
-            self._executor.close()
+        for call in self._callers.take_back():
+            self._end_call(call)
+            self._drop_unbegun(call)
+        self._callers.close()
         self._give_back(self.lanes.drop_idle())
 
     def _drop_unbegun(self, call: Call) -> None:
@@ -733,9 +755,7 @@ class TaskRun:
     def join(self, deadline: float) -> None:
         """Wait for threads that are idle to end; after the end of the engine's turns."""
         self.side.close()
-        for part in (self._threads, self._executor):
-            if part is not None:
-                part.join(deadline)
+        self._callers.join(deadline)
 
 
 def _renew(held: Held, *, failed: bool) -> None:

@@ -9,7 +9,7 @@ from sqspipes.support.forked import called
 from sqspipes.tasks.plan import Plan
 
 if TYPE_CHECKING:
-    from sqspipes.runner.own_loop import OwnLoop
+    from sqspipes.calls.own_loop import OwnLoop
 
 
 class Caller:
@@ -30,7 +30,7 @@ class Caller:
     def awaited(self, made: Any) -> Any:
         """Return what something to be awaited gives, or a plain generator of what an async one yields."""
         if self._loop is None:
-            from sqspipes.runner.own_loop import OwnLoop  # with asyncio, which is slow to import
+            from sqspipes.calls.own_loop import OwnLoop  # with asyncio, which is slow to import
 
             self._loop = OwnLoop()
         return self._loop.result(made)

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from sqspipes.defaults import TIMEOUT
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.outage import BACKOFF
 from sqspipes.support import clocks, lines
+from sqspipes.support.outage import BACKOFF
 
 logger = lines.logger(__name__)
 

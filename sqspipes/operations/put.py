@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,18 +10,18 @@ from functools import partial
 from typing import Any
 
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind
+from sqspipes.calls.entries import message_entry
+from sqspipes.calls.held import Origin
+from sqspipes.calls.outcome import Emission
 from sqspipes.defaults import LONGEST_SECONDS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, PutError
 from sqspipes.messages.message import Message
 from sqspipes.messages.values import check_nothing_lazy
 from sqspipes.operations.patience import patiently
-from sqspipes.runner.batcher import Batcher, Item
-from sqspipes.runner.entries import message_entry
-from sqspipes.runner.executor import Emission
-from sqspipes.runner.held import Origin
-from sqspipes.runner.outage import Outage
+from sqspipes.operations.put_batcher import PutBatcher, PutItem
 from sqspipes.support import clocks
 from sqspipes.support.forked import called
+from sqspipes.support.outage import Outage
 from sqspipes.tasks.task import Task
 
 
@@ -90,9 +91,9 @@ class _Patience(Outage):
             raise error
         return min(left, super().failed(party, error, tries))
 
-    def succeeded(self, party: str) -> None:
+    def succeeded(self, party: str, asked: float = math.inf) -> None:
         self._first = None
-        super().succeeded(party)
+        super().succeeded(party, asked)
 
 
 @dataclass(slots=True)
@@ -138,7 +139,7 @@ def send_many(
     progress = _PutProgress()
     seconds = broker.limits.linger if linger is None else linger
     outage = _Patience(broker.url, timeout)
-    batchers: dict[str, Batcher] = {}
+    batchers: dict[str, PutBatcher] = {}
     index = -1
     try:
         for index, (queue, entry) in enumerate(entries()):
@@ -147,7 +148,7 @@ def send_many(
             batcher = batchers[queue]
             if not batcher.wait_for_room() or progress.error is not None:
                 break
-            batcher.add(Item((index, entry), entry.group, entry.size, seconds))
+            batcher.add(PutItem((index, entry), entry.group, entry.size, seconds))
     except Exception as error:
         progress.fail(error, index + 1)
     except BaseException:
@@ -173,7 +174,7 @@ def stopped(error: BaseException, index: int = 0, sent: int = 0) -> PutError:
     )
 
 
-def _batcher(broker: Broker, queue: str, outage: Outage, progress: _PutProgress) -> Batcher:
+def _batcher(broker: Broker, queue: str, outage: Outage, progress: _PutProgress) -> PutBatcher:
     def request(pairs: Sequence[tuple[int, Entry]]) -> list[Answer]:
         return broker.send(queue, [entry for _, entry in pairs])
 
@@ -186,7 +187,7 @@ def _batcher(broker: Broker, queue: str, outage: Outage, progress: _PutProgress)
     def died(name: str, error: BaseException) -> None:
         progress.fail(error)
 
-    return Batcher(f"put {queue}", request, answered, died, outage, broker.limits)
+    return PutBatcher(f"put {queue}", request, answered, died, outage, broker.limits)
 
 
 def each(values: Iterable[Any], choice: Any, default: Any) -> Callable[[Any], Any]:

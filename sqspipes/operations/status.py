@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from sqspipes.brokers.base import Broker, Depth
+from sqspipes.engine.run import Run
 from sqspipes.errors import CredentialsError, QueueMissingError
 from sqspipes.messages import control_word, queue_names
 from sqspipes.operations.patience import patiently
-from sqspipes.runner.run import Run
 from sqspipes.support import clocks
 from sqspipes.support.workers import Workers
 from sqspipes.tasks.task import Task

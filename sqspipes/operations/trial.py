@@ -7,14 +7,14 @@ import uuid
 from collections import deque
 from typing import Any
 
+from sqspipes.calls import current, perform
+from sqspipes.calls.held import Held, Origin
+from sqspipes.calls.outcome import Emission
 from sqspipes.messages.body import decode, encode
 from sqspipes.messages.message import Delivery, Message
 from sqspipes.messages.values import check_nothing_lazy
 from sqspipes.operations.caller import Caller
-from sqspipes.runner import calls, current
-from sqspipes.runner.executor import Emission
-from sqspipes.runner.held import Held, Origin
-from sqspipes.runner.leases import LeaseClock
+from sqspipes.support.clocks import LeaseClock
 from sqspipes.tasks.pipe import Pipe
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.task import Task
@@ -48,7 +48,7 @@ class Trial:
         plan = self._pipe.plan(task)
         token = current.begin(held, self._clock)
         try:
-            calls.hand_on(plan, held, held.message, self._called(plan, held.message.value), self)
+            perform.hand_on(plan, held, held.message, self._called(plan, held.message.value), self)
         finally:
             current.end(token)
 
@@ -63,7 +63,7 @@ class Trial:
         """Return what a task's function returns for a value, in a batch of one if it takes batches."""
         if plan.task.batch is None:
             return self._caller.call(plan, value, *plan.task.args)
-        results = calls.resolved(self._caller.call(plan, [value], *plan.task.args), self)
+        results = perform.resolved(self._caller.call(plan, [value], *plan.task.args), self)
         return results if results is None else results[0]
 
     def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
@@ -81,7 +81,7 @@ class Trial:
             emission.group,
             task.level(emission.priority),
             first_put=origin.message.first_put,
-            extra=calls.passed_on(origin.message.extra, self._task, task),
+            extra=perform.passed_on(origin.message.extra, self._task, task),
         )
         self._waiting.append((task, message, emission.text))
 

@@ -14,12 +14,12 @@ from multiprocessing.connection import Connection
 from types import FrameType
 from typing import Any, Protocol
 
+from sqspipes.calls import error_text
+from sqspipes.engine.run import Run
+from sqspipes.engine.signals import undo_in_forks
 from sqspipes.errors import RunError
 from sqspipes.processes.printed import Diverted
 from sqspipes.processes.tally import counts_of
-from sqspipes.runner import calls
-from sqspipes.runner.run import Run
-from sqspipes.runner.signals import undo_in_forks
 
 #: Ends a process that was asked for processes while it imported the main module: EX_CONFIG of sysexits.h.
 UNGUARDED = 78
@@ -80,8 +80,8 @@ def _described(part: str, error: BaseException) -> Mapping[str, str]:
     died = isinstance(error, RunError)
     return {
         "part": error.part if isinstance(error, RunError) else part,
-        "text": calls.said(error) if died else calls.describe(error),
-        "traceback": calls.formatted(error)[-MOST_TRACEBACK:],
+        "text": error_text.said(error) if died else error_text.describe(error),
+        "traceback": error_text.formatted(error)[-MOST_TRACEBACK:],
     }
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from sqspipes.runner.summary import Counts, Summary
+from sqspipes.engine.summary import Counts, Summary
 
 #: The counts of each task, as they travel.
 Told = Mapping[str, Mapping[str, int]]

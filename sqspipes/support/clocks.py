@@ -32,3 +32,14 @@ monotonic: Callable[[], float] = _clock("CLOCK_MONOTONIC") or partial(time.monot
 #: The same with the seconds for which it was suspended: for leases, which the broker counts meanwhile. Elsewhere than
 #: on Linux the monotonic clock goes on during a suspension.
 boottime: Callable[[], float] = (sys.platform == "linux" and _clock("CLOCK_BOOTTIME")) or monotonic
+
+
+class LeaseClock:
+    """Seconds since the run began, those included for which the machine was suspended; no wall clock moves them."""
+
+    def __init__(self) -> None:
+        self._began = boottime()
+
+    def now(self) -> float:
+        """Return the seconds."""
+        return boottime() - self._began

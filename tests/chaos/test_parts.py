@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import Counter
@@ -14,15 +13,13 @@ from typing import Any
 import pytest
 
 from sqspipes import Broker, RunError, TaskClient
+from sqspipes.engine.leases import Leases
 from sqspipes.engine.loop import EngineLoop
 from sqspipes.engine.policy import CallPolicy
 from sqspipes.engine.settling import Settling
-from sqspipes.engine.switch import VARIABLE
+from sqspipes.engine.source import Source
 from sqspipes.engine.task_run import TaskRun
 from sqspipes.messages.body import decode
-from sqspipes.runner.dispatcher import Dispatcher
-from sqspipes.runner.leases import Leases
-from sqspipes.runner.source import Source
 from tests.chaos.faults import (
     BadHandler,
     Switch,
@@ -127,34 +124,13 @@ def of_log(pipe: Pipe, switch: Switch, patch: pytest.MonkeyPatch) -> TaskClient:
     return pipe.client(pipe.broker)
 
 
-#: Per name: how it is provoked, at which call, what the named part contains, and whether the first task is a source.
-PARTS: dict[str, tuple[Provoke, int, str, bool]] = {
-    "receive": (of_broker("receive"), 5, "receive ", False),
-    "send": (of_broker("send"), 4, "send ", False),
-    "acknowledge": (of_broker("ack"), 4, "ack ", False),
-    "extend": (of_broker("extend"), 1, "extend ", False),
-    "intake": (of_part(Dispatcher, "take"), 4, "receive ", False),
-    "settled": (of_part(Dispatcher, "settled"), 9, "ack ", False),
-    "keeper": (of_part(Leases, "due"), 2, "keeper", False),
-    "worker": (of_log, 1, "worker ", False),
-    "outcome": (of_part(Dispatcher, "_settle_calls"), 9, "worker ", False),
-    "source": (of_part(Source, "_succeeded"), 5, "source ", True),
-    "no keeper": (of_thread("keeper"), 1, "run", False),
-    "no receiver": (of_thread("receive"), 2, "run", False),
-    "no worker": (of_thread("worker"), 2, "", False),
-    "no source": (of_thread("source"), 1, "run", True),
-    "no sender": (of_thread("send"), 1, "", False),
-    "no acknowledger": (of_thread("ack"), 1, "", False),
-}
-
-
 def no_worker_for_calls_that_last(pipe: Pipe, switch: Switch, patch: pytest.MonkeyPatch) -> TaskClient:
     patch.setattr(CallPolicy, "is_short", lambda self, now: False)  # short calls need no worker
     return of_thread("worker")(pipe, switch, patch)
 
 
-#: The same of the new engine.
-PARTS_OF_ENGINE: dict[str, tuple[Provoke, int, str, bool]] = {
+#: Per name: how it is provoked, at which call, what the named part contains, and whether the first task is a source.
+PARTS: dict[str, tuple[Provoke, int, str, bool]] = {
     "receive": (of_broker("receive"), 5, "receive ", False),
     "send": (of_broker("send"), 4, "send ", False),
     "acknowledge": (of_broker("ack"), 4, "ack ", False),
@@ -173,8 +149,6 @@ PARTS_OF_ENGINE: dict[str, tuple[Provoke, int, str, bool]] = {
     "no watcher": (of_thread("crew"), 2, "", False),
     "turn": (of_part(EngineLoop, "turn"), 20, "run", False),
 }
-if os.environ.get(VARIABLE) == "engine":
-    PARTS = PARTS_OF_ENGINE
 
 
 @contextmanager

@@ -15,10 +15,10 @@ import pytest
 from sqspipes import PutError, TaskClient
 from sqspipes.brokers.base import Answer, Broker, Entry
 from sqspipes.brokers.sqlite import SqliteBroker
+from sqspipes.defaults import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
+from sqspipes.engine.pace import MOST_BEHIND, MOST_LOOK_AHEAD, MOST_PARKED
+from sqspipes.engine.stream import MOST_RESULTS
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.batcher import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
-from sqspipes.runner.pace import MOST_BEHIND, MOST_LOOK_AHEAD, MOST_PARKED
-from sqspipes.runner.stream import MOST_RESULTS
 from tests import inside
 from tests.integration.support import PATIENCE, Seen, passed, piped, until
 
@@ -255,19 +255,15 @@ def test_every_thread_of_a_run_says_what_it_does_and_for_whom(domain: str, tmp_p
     ]
     names: set[str] = set()
     client = TaskClient(domain, broker=f"sqlite:///{tmp_path}/pipe.db").register_tasks(tasks)
-    with client, client.start() as run:
+    with client, client.start():
         assert begun.acquire(timeout=PATIENCE)
         names |= {thread.name for thread in set(threading.enumerate()) - before}
         gate.set()
-    both, asking = {"run", "control", "worker", "source"}, {"crew", "exchange"}
-    if not inside.has_new_engine(run):
-        asking = {"keeper", "receive", "send", "ack", "extend", "release", "clear"}
-        assert f"sqspipes receive {domain}--split--p1.fifo 1" in names
-    what = f"({'|'.join(both | asking)}) {re.escape(domain)}"
+    doing = {"run", "control", "worker", "source", "crew", "exchange"}
+    what = f"({'|'.join(doing)}) {re.escape(domain)}"
     of_run = names - {"sqspipes log"}
     assert [name for name in of_run if not re.match(f"sqspipes {what}", name)] == []
-    doing = {name.split()[1] for name in of_run}
-    assert doing >= both | asking & {"exchange", "crew", "keeper", "receive", "send"}
+    assert {name.split()[1] for name in of_run} == doing
     assert f"sqspipes worker {domain} take 1" in names
 
 

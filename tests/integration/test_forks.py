@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sqspipes import TaskClient
-from sqspipes.runner.living import Living
+from sqspipes.engine.living import Living
 from tests.integration.support import ROOT
 
 

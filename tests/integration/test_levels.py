@@ -13,8 +13,8 @@ import pytest
 
 from sqspipes import TaskClient
 from sqspipes.brokers.base import Answer, Broker
+from sqspipes.engine.pace import MOST_BEHIND
 from sqspipes.messages.message import Delivery
-from sqspipes.runner.pace import MOST_BEHIND
 from tests.integration.support import PATIENCE, Seen, passed, piped, until
 from tests.unit.passing import Passing
 

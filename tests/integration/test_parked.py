@@ -13,10 +13,10 @@ import pytest
 
 from sqspipes import BatchFailure
 from sqspipes.brokers.base import Broker
+from sqspipes.calls.held import Held
 from sqspipes.defaults import MAX_RECEIVES
-from sqspipes.runner.attempts import MOST_REMEMBERED, Attempts
-from sqspipes.runner.held import Held
-from sqspipes.runner.pace import MOST_BEHIND, MOST_PARKED
+from sqspipes.engine.attempts import MOST_REMEMBERED, Attempts
+from sqspipes.engine.pace import MOST_BEHIND, MOST_PARKED
 from tests.builders import delivery_of, held_of
 from tests.integration.support import PATIENCE, Seen, passed, piped, until
 from tests.unit.passing import Passing

@@ -13,7 +13,7 @@ from sqspipes.brokers.base import OK, Answer, Entry, Kind
 from sqspipes.brokers.sqlite import SqliteBroker
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.messages.message import Delivery
-from sqspipes.runner import outage
+from sqspipes.support import outage
 from tests.integration.support import PATIENCE, Seen, piped
 
 

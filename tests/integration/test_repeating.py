@@ -16,7 +16,7 @@ import pytest
 from sqspipes import Output, Step, TaskCallback
 from sqspipes.brokers.base import Answer, Entry
 from sqspipes.brokers.sqlite import SqliteBroker
-from sqspipes.runner import held as runner_held
+from sqspipes.calls import held as runner_held
 from tests.integration.support import PATIENCE, Seen, drain_of, passed, piped, until, waiting
 
 MEMORY = {"broker": "memory://"}

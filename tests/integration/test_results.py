@@ -17,8 +17,8 @@ from sqspipes import (
     current_message,
 )
 from sqspipes.brokers.base import Entry
+from sqspipes.calls import perform as runner_calls
 from sqspipes.defaults import MOST_HOPS
-from sqspipes.runner import calls as runner_calls
 from tests.integration.support import (
     Seen,
     in_flight,

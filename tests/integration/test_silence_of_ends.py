@@ -12,7 +12,7 @@ import pytest
 
 from sqspipes import RunError, Step
 from sqspipes.brokers.base import Broker
-from sqspipes.runner import overdue
+from sqspipes.engine import overdue
 from tests.integration.support import PATIENCE, Seen, passed, piped, until
 
 MEMORY = {"broker": "memory://"}

@@ -11,7 +11,7 @@ import pytest
 from sqspipes import RunError, TaskClient
 from sqspipes.brokers.base import Answer, Entry, Kind
 from sqspipes.brokers.sqlite import SqliteBroker
-from sqspipes.runner import run as runner_run
+from sqspipes.engine import stopping
 from tests.conftest import AWS
 from tests.integration.support import PATIENCE, Seen, in_flight, passed, piped, until, waiting
 from tests.servers import Proxy, error
@@ -245,7 +245,7 @@ def test_output_that_is_refused_when_a_stop_has_no_time_left_leaves_its_message_
     domain: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = Refusing()
-    monkeypatch.setattr(runner_run, "SETTLING_SECONDS", 0.2)
+    monkeypatch.setattr(stopping, "SETTLING_SECONDS", 0.2)
 
     def answer() -> None:
         broker.go_on.set()

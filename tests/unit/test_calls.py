@@ -12,16 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sqspipes.calls import perform
+from sqspipes.calls.entries import letter_entry
+from sqspipes.calls.held import Held, Origin
+from sqspipes.calls.outcome import DONE, Abandoned, Call, Emission, Ended, Ending, Outcome
 from sqspipes.defaults import FIRST_BACKOFF, LETTER_BYTES, LONGEST_NAME
 from sqspipes.errors import DecodingError, EncodingError, OptionError
 from sqspipes.messages.body import decode, encode, foreign
 from sqspipes.messages.ids import result_id
 from sqspipes.messages.message import Death, Message
-from sqspipes.runner import calls
-from sqspipes.runner.entries import letter_entry
-from sqspipes.runner.executor import DONE, Call, Emission, Ended, Ending, Outcome
-from sqspipes.runner.held import Held, Origin
-from sqspipes.runner.settler import Abandoned
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.registration import make_tasks
 from sqspipes.tasks.results import EmptyTaskOutput, Output, TaskCallback
@@ -78,7 +77,7 @@ def performed(
     function: Callable[..., Any], held: Held | None = None, **others: Any
 ) -> tuple[Outcome, Recorder]:
     engine = Recorder()
-    outcome = calls.perform(plan_of(function, **others), held_of("input") if held is None else held, engine)
+    outcome = perform.perform(plan_of(function, **others), held_of("input") if held is None else held, engine)
     return outcome, engine
 
 
@@ -151,13 +150,13 @@ def test_generator_is_resumed_when_its_value_was_taken() -> None:
             assert len(engine.emitted) == number
             yield number
 
-    assert calls.perform(plan_of(generate), held_of(), engine) is DONE
+    assert perform.perform(plan_of(generate), held_of(), engine) is DONE
 
 
 def test_callback_runs_when_the_result_is_safe() -> None:
     engine = Recorder()
     callback = TaskCallback(1, lambda *args: engine.events.append(args), ["a", 2])
-    assert calls.perform(plan_of(returning(callback)), held_of(), engine) is DONE
+    assert perform.perform(plan_of(returning(callback)), held_of(), engine) is DONE
     assert [event if not isinstance(event, Emission) else event.value for event in engine.events] == [
         1, "flush", ("a", 2),
     ]  # fmt: skip
@@ -166,7 +165,7 @@ def test_callback_runs_when_the_result_is_safe() -> None:
 def test_each_callback_of_a_generator_runs_after_its_own_value() -> None:
     engine = Recorder()
     values = [TaskCallback(number, engine.events.append, [f"called {number}"]) for number in range(2)]
-    assert calls.perform(plan_of(yielding(*values)), held_of(), engine) is DONE
+    assert perform.perform(plan_of(yielding(*values)), held_of(), engine) is DONE
     seen = [event if not isinstance(event, Emission) else event.value for event in engine.events]
     assert seen == [0, "flush", "called 0", 1, "flush", "called 1"]
 
@@ -344,7 +343,7 @@ def test_outputs_before_the_error_stay_emitted() -> None:
 
 def test_call_that_was_given_up_is_no_failed_attempt() -> None:
     with pytest.raises(Abandoned):
-        calls.perform(plan_of(yielding(1, 2, 3)), held_of(), Recorder(full_after=2))
+        perform.perform(plan_of(yielding(1, 2, 3)), held_of(), Recorder(full_after=2))
 
 
 def test_backoff_function_that_fails_costs_no_message() -> None:
@@ -396,7 +395,7 @@ def death_of(error: BaseException, attempts: int = 9) -> Death:
         raise error
     except BaseException as caught:
         task: Task = plan_of(work).task
-        return calls.death(replace(task, name="t" * 64), caught, attempts)
+        return perform.death(replace(task, name="t" * 64), caught, attempts)
 
 
 @settings(max_examples=60, deadline=None)

@@ -144,7 +144,7 @@ def test_suspect_behind_a_higher_level_does_not_stop_the_process(broker: Passing
     broker.before["receive", "take"] = suspect_comes
     broker.receives.clear()
     with client.start() as run:
-        until(lambda: inside.is_shut(run, "take"))  # the suspect has been refused
+        until(lambda: inside.is_shut(run))  # the suspect has been refused
         client.put("high", priority=1)
         until(lambda: broker.depth(f"{DOMAIN}--take--p1.fifo").in_flight == 2)
         go_on.set()
@@ -293,7 +293,7 @@ def engine_threads() -> list[str]:
         for name in names
         if name.startswith(
             (
-                *("sqspipes run", "sqspipes receive", "sqspipes keeper", "sqspipes worker"),
+                *("sqspipes run", "sqspipes crew", "sqspipes exchange", "sqspipes worker"),
                 *("sqspipes source", "sqspipes control"),
             )
         )

@@ -9,10 +9,10 @@ import pytest
 
 from sqspipes.brokers.base import OK, Answer, Kind
 from sqspipes.brokers.exchange import Ack, Request
-from sqspipes.engine import requests as requests_module
+from sqspipes.defaults import MOST_GATHERING_SECONDS, MOST_WAITING_ITEMS
 from sqspipes.engine.batcher import Batcher, Item, Job
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.batcher import MOST_GATHERING_SECONDS, MOST_WAITING_ITEMS
+from sqspipes.support import outage
 from tests.unit.engine_parts import Engine
 
 AGAIN = Answer(Kind.AGAIN, "busy")
@@ -49,7 +49,7 @@ class Gathering:
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     second: Any = type("Second", (), {"seconds": staticmethod(lambda tries: 1.0)})
-    monkeypatch.setattr(requests_module, "BACKOFF", second)
+    monkeypatch.setattr(outage, "BACKOFF", second)
     engine = Engine()
     yield engine
     engine.loop.close()

@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
+from sqspipes.calls.outcome import Abandoned, Call
 from sqspipes.engine import calling
-from sqspipes.engine.calling import CallThreads, EmitRoom
-from sqspipes.runner.executor import Call
-from sqspipes.runner.settler import Abandoned
+from sqspipes.engine.call_threads import CallThreads
+from sqspipes.engine.calling import EmitRoom
 from sqspipes.support import clocks
 
 PATIENCE = 10.0

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from sqspipes.brokers.exchange import Ack, Request
-from sqspipes.engine import requests as module
-from sqspipes.engine.requests import PartError
+from sqspipes.engine.requests import PartError, PatientRequest
 from sqspipes.errors import BrokerUnavailableError, QueueMissingError
-from sqspipes.runner.outage import RETURN_SECONDS
+from sqspipes.support import outage
+from sqspipes.support.outage import RETURN_SECONDS
 from tests.unit.engine_parts import Engine
 
 AWAY = BrokerUnavailableError("away")
@@ -20,7 +20,7 @@ AWAY = BrokerUnavailableError("away")
 @pytest.fixture(autouse=True)
 def no_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pauses between tries be one second."""
-    monkeypatch.setattr(module, "BACKOFF", type("Second", (), {"seconds": staticmethod(lambda tries: 1.0)}))
+    monkeypatch.setattr(outage, "BACKOFF", type("Second", (), {"seconds": staticmethod(lambda tries: 1.0)}))
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def engine() -> Iterator[Engine]:
     engine.loop.close()
 
 
-def ask(engine: Engine, came: list[Any], party: str = "ack q") -> module.PatientRequest:
+def ask(engine: Engine, came: list[Any], party: str = "ack q") -> PatientRequest:
     def make(tries: int) -> Request:
         return Ack("q", [f"try {tries}"])
 
@@ -85,10 +85,44 @@ def test_outage_ends_when_every_party_was_answered(engine: Engine, caplog: pytes
     assert len(lines(caplog)) == 2
 
 
+def test_answer_to_what_was_asked_before_the_outage_does_not_end_it(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(engine, [])  # is answered late
+    ask(engine, [])
+    engine.pass_time(0.5)
+    for _ in range(2):
+        engine.answer(AWAY, 1)
+        engine.pass_time(1.1)
+    engine.answer([], 0)
+    assert engine.requests.error == "away"
+    engine.answer([])
+    assert engine.requests.error is None
+    assert len(lines(caplog)) == 2
+
+
+def test_answer_that_was_overdue_ends_its_outage(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    ask(engine, [])
+    engine.turn(61.0)
+    assert engine.requests.error is not None
+    engine.answer([])
+    assert engine.requests.error is None
+    assert len(lines(caplog)) == 2
+
+
+def test_process_that_was_stopped_itself_does_not_give_up_what_is_being_answered(engine: Engine) -> None:
+    came: list[Any] = []
+    ask(engine, came)
+    engine.turn(500.0)
+    engine.turn(9.0)
+    engine.answer(["ok"])
+    assert (came, engine.errors) == ([["ok"]], [])
+
+
 def test_first_answer_after_an_outage_ends_the_pauses(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "BACKOFF", type("Long", (), {"seconds": staticmethod(lambda tries: 20.0)}))
+    monkeypatch.setattr(outage, "BACKOFF", type("Long", (), {"seconds": staticmethod(lambda tries: 20.0)}))
     waiting: list[Any] = []
     ask(engine, waiting, "one")
     engine.answer(AWAY)

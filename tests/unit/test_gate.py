@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqspipes.runner.gate import MOST_KEPT_PART, MOST_KEPT_SECONDS, Gate
-from sqspipes.runner.held import Held
+from sqspipes.calls.held import Held
+from sqspipes.engine.gate import MOST_KEPT_PART, MOST_KEPT_SECONDS, Gate
 from tests.builders import held_of
 
 INNOCENT, SUSPECT = 3, 4

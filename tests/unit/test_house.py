@@ -25,28 +25,22 @@ BOUNDS = {
     "brokers/sqlite/store.py _pending": "one request for each thread that waits for its answer",
     "engine/loop.py _inbox": "a word for each call and answer under way, taken out in the next turn",
     "processes/fleet.py _requests": "what users ask for, and signals",
-    "runner/batcher.py _behind": "counted with _ready",
-    "runner/batcher.py _ready": "wait_for_room: MOST_WAITING_ITEMS and MOST_WAITING_BYTES, or what is held",
+    "operations/put_batcher.py _behind": "counted with _ready",
+    "operations/put_batcher.py _ready": "wait_for_room: MOST_WAITING_ITEMS and MOST_WAITING_BYTES",
     "engine/batcher.py _ready": "room of what is held, and of what a call emits: Batcher.is_behind, EmitRoom",
     "engine/batcher.py _behind": "the same",
-    "engine/calling.py _calls": "a call is given when a slot is free, or soon will be: SLOTS_PER_CALL_AHEAD",
+    "engine/call_threads.py _calls": "a call is given when a slot is free, or soon will be: SLOTS_PER_CALL_AHEAD",
     "brokers/sqs/lean/nonblocking.py _idle": "most_idle",
     "engine/settling.py effects": "applied at the end of each turn",
-    "runner/executor.py _calls": "a call is started when a slot is free",
-    "runner/lanes.py _ready": "the intake's room: Pace.capacity",
-    "runner/held.py messages": "the intake, and the dispatcher: MOST_BEHIND and MOST_PARKED",
-    "runner/run.py _commands": "what users ask for, and one for each part that ends",
-    "runner/stream.py _results": "wait_for_room: MOST_RESULTS",
-    "runner/stream.py _to_do": "results that were read, taken out as they come: nothing there waits",
+    "engine/lanes.py _ready": "admission's room: Pace.capacity",
+    "calls/held.py messages": "admission, and the task's run: MOST_BEHIND and MOST_PARKED",
+    "engine/stream.py _results": "wait_for_room: MOST_RESULTS",
+    "engine/stream.py _to_do": "results that were read, taken out as they come: nothing there waits",
     "support/log_writer.py _lines": "MOST_WAITING",
     "support/workers.py _idle": "the threads of the pool",
     "support/workers.py _work": "what the caller waits for",
     "operations/trial.py _waiting": "what one value becomes on its way",
 }
-
-
-#: Classes of ``runner`` that ``engine`` has anew, as long as there are both.
-IN_BOTH_ENGINES = {"Batcher", "Item", "Level"}
 
 
 def calls(tree: ast.AST, *names: str) -> Iterator[ast.Call]:
@@ -131,4 +125,4 @@ def test_no_two_classes_have_one_name() -> None:
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.ClassDef)
     )
-    assert {name for name, count in names.items() if count > 1} == IN_BOTH_ENGINES
+    assert {name for name, count in names.items() if count > 1} == set()

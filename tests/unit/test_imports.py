@@ -32,7 +32,7 @@ ROWS = (
     "settings",
     "processes/ operations/",
     "engine/",
-    "runner/",
+    "calls/",
     "brokers",
     "brokers/redis/ brokers/sqlite/ brokers/sqs/",
     "brokers/sqs/lean/",

@@ -12,8 +12,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sqspipes.runner.held import Held, State
-from sqspipes.runner.lanes import Lanes
+from sqspipes.calls.held import Held, State
+from sqspipes.engine.lanes import Lanes
 from tests.builders import held_of
 
 LEVELS = 3

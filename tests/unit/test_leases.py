@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqspipes.runner.held import Held
-from sqspipes.runner.leases import MOST_STALE, REMEMBERED_SECONDS, LeaseClock, Leases
+from sqspipes.calls.held import Held
+from sqspipes.engine.leases import MOST_STALE, REMEMBERED_SECONDS, LeaseClock, Leases
 from sqspipes.support import clocks
 from tests.builders import delivery_of, held_of
 

@@ -1,4 +1,4 @@
-"""Outage: one line when it begins, one when it is over, pauses that grow, and requests without an answer."""
+"""Outage: one line when it begins, one when it is over, and pauses that grow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.outage import (
+from sqspipes.support.outage import (
     AWAY_SECONDS,
     BACKOFF,
     RETURN_SECONDS,
@@ -105,7 +105,7 @@ def test_those_who_waited_for_the_broker_do_not_ask_all_at_once() -> None:
     assert 0.98 * RETURN_SECONDS < max(pauses) <= RETURN_SECONDS
 
 
-# Requests without an answer
+# Many who ask
 
 
 class Hands:
@@ -125,62 +125,7 @@ def clock() -> Hands:
 
 @pytest.fixture
 def watched(clock: Hands) -> Outage:
-    """An outage for which every answer comes within ten seconds."""
-    return Outage("sqs://", 10.0, clock)
-
-
-def test_request_that_is_answered_in_time_is_no_outage(
-    watched: Outage, clock: Hands, log: pytest.LogCaptureFixture
-) -> None:
-    with watched.asking("receive a"):
-        clock.now = 9.0
-        assert watched.look() == ([], 1.0)
-        assert watched.silent("receive a") == 0
-    clock.now = 60.0
-    assert watched.look() == ([], 10.0)
-    assert not log.records
-
-
-def test_request_without_an_answer_is_an_outage_until_it_has_one(
-    watched: Outage, clock: Hands, log: pytest.LogCaptureFixture
-) -> None:
-    with watched.asking("receive a"), watched.asking("receive b"):
-        clock.now = 10.0
-        assert watched.look() == ([], 10.0)
-        assert (watched.silent("receive a"), watched.silent("receive c")) == (1, 0)
-        assert watched.error == "no answer, and no error, for 10.0 s"
-    assert watched.silent("receive a") == 0
-    watched.succeeded("receive a")
-    assert len(log.messages) == 1
-    clock.now = 12.0
-    watched.succeeded("receive b")
-    assert log.messages == [
-        "sqs:// does not answer, trying again until it does: no answer, and no error, for 10.0 s",
-        "sqs:// answers again after 2.0 s and 2 failed requests",
-    ]
-
-
-def test_request_is_lost_after_twice_the_time_and_told_once(watched: Outage, clock: Hands) -> None:
-    with watched.asking("receive a"):
-        clock.now = 10.0
-        watched.look()
-        clock.now = 20.0
-        ((part, error),), _ = watched.look()
-        assert part == "receive a"
-        assert str(error) == "no answer, and no error, for 20.0 s"
-        clock.now = 100.0
-        assert watched.look() == ([], 10.0)
-        assert watched.silent("receive a") == 1
-
-
-def test_process_that_was_stopped_itself_does_not_lose_what_is_being_answered(
-    watched: Outage, clock: Hands
-) -> None:
-    with watched.asking("receive a"):
-        clock.now = 500.0
-        assert watched.look() == ([], 10.0)
-        clock.now = 509.0
-        assert watched.look() == ([], 1.0)
+    return Outage("sqs://", clock)
 
 
 def test_requests_of_many_threads_are_one_outage(

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from sqspipes import TaskClient
-from sqspipes.runner import overdue as overdues
-from sqspipes.runner.overdue import LONG_LEASES, Overdue
+from sqspipes.engine import overdue as overdues
+from sqspipes.engine.overdue import LONG_LEASES, Overdue
 from tests.builders import held_of
 from tests.integration.support import passed, until
 

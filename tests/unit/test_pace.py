@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqspipes.runner.pace import (
+from sqspipes.engine.pace import (
     FAILURES_THAT_SLOW,
     FIRST_LOOK_AHEAD,
     MOST_LOOK_AHEAD,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from sqspipes.calls import error_text, perform
+from sqspipes.calls.entries import letter_entry
 from sqspipes.errors import EncodingError
 from sqspipes.messages.body import decode, encode
 from sqspipes.messages.message import Message
-from sqspipes.runner import calls
-from sqspipes.runner.entries import letter_entry
 from sqspipes.tasks.task import Task
 from tests.builders import delivery_of, held_of
 
@@ -26,7 +26,7 @@ def test_unknown_keys_that_cannot_be_written_are_an_error_and_still_a_dead_lette
     held.message = message
     held.delivery = delivery_of("not JSON")
     task = Task("domain", "task", 0, None)
-    entry = letter_entry(task, held, calls.death(task, ValueError("why"), 1), 100_000)
+    entry = letter_entry(task, held, perform.death(task, ValueError("why"), 1), 100_000)
     letter = decode(delivery_of(entry.body))
     assert letter.raw == "not JSON"
     assert letter.death is not None
@@ -42,7 +42,7 @@ class UntraceableError(Exception):
 
 
 def test_error_whose_traceback_cannot_be_formatted_is_kept_from_the_log() -> None:
-    assert calls.loggable(UntraceableError()) is None
-    assert calls.loggable(ValueError("\ud800")) is None
+    assert error_text.loggable(UntraceableError()) is None
+    assert error_text.loggable(ValueError("\ud800")) is None
     error = ValueError("plain")
-    assert calls.loggable(error) is error
+    assert error_text.loggable(error) is error

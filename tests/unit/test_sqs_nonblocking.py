@@ -272,6 +272,22 @@ def test_server_that_refuses_a_request_before_it_has_read_it_is_heard() -> None:
         listener.close()
 
 
+def test_close_ends_what_is_under_way() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    asking = Asking(listener.getsockname()[1], tls=False, host="127.0.0.1")
+    _, came = asking.begin()
+    listener.settimeout(PATIENCE)
+    asking.loop.turn(0)
+    connection, _ = listener.accept()
+    with listener, connection:
+        connection.settimeout(PATIENCE)
+        asking.wait(lambda: asking.http._open and next(iter(asking.http._open))._carry_on.__name__ == "_read")
+        asking.close()
+        while connection.recv(1_000):
+            pass  # until the end of the connection
+    assert [type(error) for error in came] == [BrokenAnswerError]
+
+
 # Connecting
 
 

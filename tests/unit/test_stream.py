@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from sqspipes.runner.held import Origin
-from sqspipes.runner.stream import MOST_RESULTS, Stream
+from sqspipes.calls.held import Origin
+from sqspipes.engine.stream import MOST_RESULTS, Stream
 from tests.interrupting import interrupted_everywhere
 
 #: Seconds after which a test that waits for a thread fails.

@@ -117,10 +117,12 @@ class HttpClient:
         return exchange
 
     def close(self) -> None:
-        """Close the idle connections; those with an exchange are closed when they have their answers."""
+        """Close all connections; what is under way is told of a broken answer."""
         self._is_closed = True
-        while self._idle:
-            self._idle.pop().close()
+        for connection in tuple(self._open):
+            connection.fail(BrokenAnswerError("closed", begun=True))
+        for exchange in tuple(self._looking):
+            exchange.cut()
 
     def _taken(self) -> SocketConnection | None:
         """Return the idle connection that was used last, unless it was closed or has bytes that nobody asked for."""

@@ -7,9 +7,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from sqspipes.calls.held import Held
 from sqspipes.messages.message import Delivery
-from sqspipes.runner.held import Held
-from sqspipes.support import clocks
+from sqspipes.support.clocks import LeaseClock
 
 #: Seconds for which a message that was handed on, but whose acknowledgement came too late, is remembered:
 #: after that its second hand-off would not be recognised by the queue either.
@@ -20,17 +20,6 @@ SHORTEST_EXTEND = 1.0
 
 #: Times of leases that have ended, or were prolonged meanwhile, which may wait to be passed over.
 MOST_STALE = 1_000
-
-
-class LeaseClock:
-    """Seconds since the run began, those included for which the machine was suspended; no wall clock moves them."""
-
-    def __init__(self) -> None:
-        self._began = clocks.boottime()
-
-    def now(self) -> float:
-        """Return the seconds."""
-        return clocks.boottime() - self._began
 
 
 class Leases:

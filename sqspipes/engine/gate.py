@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from sqspipes.calls.held import Held
 from sqspipes.messages import queue_names
-from sqspipes.runner.held import Held
 from sqspipes.support import clocks, lines
 
 logger = lines.logger(__name__)

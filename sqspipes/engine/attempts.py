@@ -6,8 +6,8 @@ import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
+from sqspipes.calls.held import Held
 from sqspipes.messages.message import Delivery
-from sqspipes.runner.held import Held
 
 #: Messages that are remembered; the oldest are forgotten.
 MOST_REMEMBERED = 100_000

@@ -6,9 +6,9 @@ import time
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 
+from sqspipes.calls.held import Held
 from sqspipes.errors import NoMessageError
-from sqspipes.runner.held import Held
-from sqspipes.runner.leases import LeaseClock
+from sqspipes.support.clocks import LeaseClock
 
 _current: ContextVar[tuple[Held, LeaseClock] | None] = ContextVar("sqspipes_message", default=None)
 

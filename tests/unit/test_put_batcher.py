@@ -1,4 +1,4 @@
-"""Batcher: full requests, one of a key at a time, order per key whatever fails, an end when it is told."""
+"""PutBatcher: full requests, one of a key at a time, order per key whatever fails, an end when it is told."""
 
 from __future__ import annotations
 
@@ -14,16 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqspipes.brokers.base import OK, Answer, Kind, Limits
+from sqspipes.defaults import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 from sqspipes.errors import BrokerUnavailableError, QueueMissingError
-from sqspipes.runner import outage
-from sqspipes.runner.batcher import (
-    MOST_WAITING_BYTES,
-    MOST_WAITING_ITEMS,
-    Batcher,
-    Item,
-)
-from sqspipes.runner.outage import Outage
+from sqspipes.operations.put_batcher import PutBatcher, PutItem
+from sqspipes.support import outage
 from sqspipes.support.backoff import ExponentialBackoff
+from sqspipes.support.outage import Outage
 
 #: Seconds after which a test that waits for a thread fails.
 PATIENCE = 10.0
@@ -63,8 +59,8 @@ class Queue:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def batcher(self, limits: Limits = LIMITS) -> Batcher:
-        return Batcher("send queue", self.request, self.answer, self.died, Outage("queue"), limits)
+    def batcher(self, limits: Limits = LIMITS) -> PutBatcher:
+        return PutBatcher("send queue", self.request, self.answer, self.died, Outage("queue"), limits)
 
     def request(self, payloads: Sequence[Any]) -> list[Answer]:
         with self.changed:
@@ -116,7 +112,7 @@ def test_request_leaves_when_it_is_full_however_long_its_items_may_wait() -> Non
     queue = Queue()
     batcher = queue.batcher()
     for number in range(LIMITS.entries):
-        batcher.add(Item(number, linger=FOR_EVER))
+        batcher.add(PutItem(number, linger=FOR_EVER))
     assert queue.wait_for_requests(1) == [list(range(LIMITS.entries))]
     assert batcher.close(soon())
 
@@ -125,8 +121,8 @@ def test_request_leaves_unfilled_when_an_item_is_due() -> None:
     queue = Queue()
     batcher = queue.batcher()
     began = time.monotonic()
-    batcher.add(Item("patient", linger=FOR_EVER))
-    batcher.add(Item("hasty", linger=0.05))
+    batcher.add(PutItem("patient", linger=FOR_EVER))
+    batcher.add(PutItem("hasty", linger=0.05))
     assert queue.wait_for_requests(1) == [["patient", "hasty"]]
     assert time.monotonic() - began >= 0.05
     assert batcher.close(soon())
@@ -136,10 +132,10 @@ def test_what_gathers_during_a_request_goes_in_full_ones() -> None:
     queue = Queue()
     queue.gate.clear()
     batcher = queue.batcher(replace(LIMITS, requests_in_flight=1))
-    batcher.add(Item("first"))
+    batcher.add(PutItem("first"))
     queue.wait_for_requests(1)
     for number in range(25):
-        batcher.add(Item(number))
+        batcher.add(PutItem(number))
     queue.gate.set()
     assert batcher.close(soon())
     assert [len(request) for request in queue.requests] == [1, 10, 10, 5]
@@ -151,7 +147,7 @@ def test_several_requests_are_under_way_when_there_is_enough() -> None:
     queue.gate.clear()
     batcher = queue.batcher(replace(LIMITS, requests_in_flight=3))
     for number in range(50):
-        batcher.add(Item(number))
+        batcher.add(PutItem(number))
     queue.wait_for_requests(3)
     queue.gate.set()
     assert batcher.close(soon())
@@ -162,9 +158,9 @@ def test_request_that_hangs_does_not_hold_up_the_rest() -> None:
     queue = Queue()
     queue.gate.clear()
     batcher = queue.batcher()
-    batcher.add(Item("hangs"))
+    batcher.add(PutItem("hangs"))
     queue.wait_for_requests(1)
-    batcher.add(Item("goes"))
+    batcher.add(PutItem("goes"))
     assert queue.wait_for_requests(2) == [["hangs"], ["goes"]]
     queue.gate.set()
     assert batcher.close(soon())
@@ -174,8 +170,8 @@ def test_items_of_one_key_go_one_a_request() -> None:
     queue = Queue()
     batcher = queue.batcher()
     for number in range(3):
-        batcher.add(Item(("a", number), "a"))
-        batcher.add(Item(("b", number), "b"))
+        batcher.add(PutItem(("a", number), "a"))
+        batcher.add(PutItem(("b", number), "b"))
     assert batcher.close(soon())
     for request in queue.requests:
         assert len({key for key, _ in request}) == len(request)
@@ -186,7 +182,7 @@ def test_items_without_a_key_may_share_a_request() -> None:
     queue = Queue()
     batcher = queue.batcher()
     for number in range(9):
-        batcher.add(Item(number, linger=FOR_EVER))
+        batcher.add(PutItem(number, linger=FOR_EVER))
     assert batcher.close(soon())
     assert queue.requests == [list(range(9))]
 
@@ -195,7 +191,7 @@ def test_entry_that_must_go_again_is_not_overtaken_by_its_key() -> None:
     queue = Queue(plan=deque([[AGAIN], None, [AGAIN], [OK]]))
     batcher = queue.batcher()
     for number in range(3):
-        batcher.add(Item(("a", number), "a"))
+        batcher.add(PutItem(("a", number), "a"))
     assert queue.wait_for_answers(3) == [("a", 0), ("a", 1), ("a", 2)]
     assert [request[0][1] for request in queue.requests] == [0, 0, 0, 0, 1, 2]
     assert batcher.close(soon())
@@ -206,7 +202,7 @@ def test_final_answers_are_passed_on_as_they_are() -> None:
     queue = Queue(plan=deque([[OK, NEVER, gone]]))
     batcher = queue.batcher()
     for number in range(3):
-        batcher.add(Item(number, linger=FOR_EVER))
+        batcher.add(PutItem(number, linger=FOR_EVER))
     assert batcher.close(soon())
     assert queue.answered == [(0, OK), (1, NEVER), (2, gone)]
 
@@ -215,7 +211,7 @@ def test_request_keeps_below_its_bytes() -> None:
     queue = Queue()
     batcher = queue.batcher(replace(LIMITS, request_bytes=100))
     for number, size in enumerate([60, 40, 1, 100, 30, 500, 30]):
-        batcher.add(Item(number, size=size, linger=FOR_EVER))
+        batcher.add(PutItem(number, size=size, linger=FOR_EVER))
     assert batcher.close(soon())
     assert queue.requests == [[0, 1], [2], [3], [4], [5], [6]]
 
@@ -223,7 +219,7 @@ def test_request_keeps_below_its_bytes() -> None:
 def test_close_asks_at_once_for_what_lingers() -> None:
     queue = Queue()
     batcher = queue.batcher()
-    batcher.add(Item("patient", linger=FOR_EVER))
+    batcher.add(PutItem("patient", linger=FOR_EVER))
     assert batcher.close(soon())
     assert queue.answered == [("patient", OK)]
 
@@ -236,7 +232,7 @@ def test_close_gives_up_at_its_deadline() -> None:
     queue = Queue()
     queue.gate.clear()
     batcher = queue.batcher()
-    batcher.add(Item("stuck"))
+    batcher.add(PutItem("stuck"))
     queue.wait_for_requests(1)
     deadline = soon(0.05)
     assert not batcher.close(deadline)
@@ -248,7 +244,7 @@ def test_close_gives_up_at_its_deadline() -> None:
 def test_close_gives_up_on_a_broker_that_stays_away() -> None:
     queue = Queue(plan=deque([None] * 100_000))
     batcher = queue.batcher()
-    batcher.add(Item("lost"))
+    batcher.add(PutItem("lost"))
     assert not batcher.close(soon(0.05))
     assert not queue.answered
 
@@ -260,8 +256,8 @@ def test_what_it_cannot_survive_is_told_and_ends_it() -> None:
         raise error
 
     queue = Queue()
-    batcher = Batcher("send queue", request, queue.answer, queue.died, Outage("queue"), LIMITS)
-    batcher.add(Item("lost"))
+    batcher = PutBatcher("send queue", request, queue.answer, queue.died, Outage("queue"), LIMITS)
+    batcher.add(PutItem("lost"))
     assert queue.wait_for_death() == ("send queue", error)
     assert not batcher.wait_for_room()
     assert not batcher.close(soon())
@@ -270,8 +266,8 @@ def test_what_it_cannot_survive_is_told_and_ends_it() -> None:
 
 def test_broker_that_forgets_an_entry_ends_it() -> None:
     queue = Queue()
-    batcher = Batcher("send queue", lambda _: [], queue.answer, queue.died, Outage("queue"), LIMITS)
-    batcher.add(Item("lost"))
+    batcher = PutBatcher("send queue", lambda _: [], queue.answer, queue.died, Outage("queue"), LIMITS)
+    batcher.add(PutItem("lost"))
     assert isinstance(queue.wait_for_death()[1], ValueError)
     assert not batcher.close(soon())
 
@@ -285,7 +281,7 @@ def test_full_batcher_has_room_once_something_was_answered(count: int, size: int
     batcher = queue.batcher()
     for number in range(count):
         assert batcher.wait_for_room()
-        batcher.add(Item(number, size=size))
+        batcher.add(PutItem(number, size=size))
     had_room_after: list[int] = []
 
     def wait() -> None:
@@ -306,7 +302,7 @@ def test_waiting_for_room_ends_when_the_batcher_is_given_up() -> None:
     queue.gate.clear()
     batcher = queue.batcher()
     for number in range(MOST_WAITING_ITEMS):
-        batcher.add(Item(number))
+        batcher.add(PutItem(number))
     had_room: list[bool] = []
     waiter = threading.Thread(target=lambda: had_room.append(batcher.wait_for_room()))
     waiter.start()
@@ -319,7 +315,7 @@ def test_waiting_for_room_ends_when_the_batcher_is_given_up() -> None:
 def test_refusal_of_all_entries_again_and_again_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
     queue = Queue(plan=deque([[AGAIN], [AGAIN, AGAIN], [AGAIN], [OK]]))
     batcher = queue.batcher()
-    batcher.add(Item("one"))
+    batcher.add(PutItem("one"))
     assert queue.wait_for_answers(1) == ["one"]
     assert batcher.close(soon())
     begins, ends = caplog.messages
@@ -330,7 +326,7 @@ def test_refusal_of_all_entries_again_and_again_is_an_outage(caplog: pytest.LogC
 
 def test_requests_that_fail_together_rest_as_long_as_the_oldest_of_them() -> None:
     batcher = Queue().batcher()
-    long, short = Item("tried often"), Item("new")
+    long, short = PutItem("tried often"), PutItem("new")
     batcher._repeat([long], FOR_EVER)
     batcher._repeat([short], 0.0)
     assert batcher._seconds_to_wait(time.monotonic()) > FOR_EVER / 2
@@ -338,12 +334,12 @@ def test_requests_that_fail_together_rest_as_long_as_the_oldest_of_them() -> Non
 
 def test_pause_ends_when_the_broker_answers_after_it_was_away() -> None:
     queue, way = Queue(plan=deque([None])), Outage("queue")
-    batcher = Batcher("send queue", queue.request, queue.answer, queue.died, way, LIMITS)
+    batcher = PutBatcher("send queue", queue.request, queue.answer, queue.died, way, LIMITS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outage, "BACKOFF", ExponentialBackoff(1000 * FOR_EVER, 1000 * FOR_EVER, jitter=1.0))
         patch.setattr(outage, "AWAY_SECONDS", -1.0)
         way.failed("receive other", BrokerUnavailableError("down"), 2)
-        batcher.add(Item("one"))
+        batcher.add(PutItem("one"))
         queue.wait_for_requests(1)
         while batcher._paused_until == 0.0:
             threading.Event().wait(0.001)
@@ -357,7 +353,7 @@ def test_close_does_not_wait_for_the_end_of_a_pause() -> None:
     batcher = queue.batcher()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(outage, "BACKOFF", ExponentialBackoff(1000 * FOR_EVER, 1000 * FOR_EVER, jitter=1.0))
-        batcher.add(Item("one"))
+        batcher.add(PutItem("one"))
         queue.wait_for_requests(1)
         assert batcher.close(soon())
     assert queue.answered == [("one", OK)]
@@ -383,7 +379,7 @@ def test_every_item_is_answered_once_and_in_order_whatever_fails(
     for number, (key, size) in enumerate(given):
         payload = (key if key is not None else number, number)
         sizes[payload] = size
-        batcher.add(Item(payload, key, size))
+        batcher.add(PutItem(payload, key, size))
     assert batcher.close(soon())
     assert not queue.deaths
     assert not queue.overlaps

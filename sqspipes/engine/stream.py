@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sqspipes.runner.held import Origin
+from sqspipes.calls.held import Origin
 from sqspipes.support import clocks
 from sqspipes.support.wakeup import Wakeup
 

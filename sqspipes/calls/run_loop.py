@@ -6,10 +6,10 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqspipes.runner.settler import Abandoned
+from sqspipes.calls.outcome import Abandoned
 
 if TYPE_CHECKING:
-    from sqspipes.runner.loop import Loop
+    from sqspipes.calls.event_loop import Loop
 
 
 class RunLoop:
@@ -35,7 +35,7 @@ class RunLoop:
             if self._loop is None:
                 if self._closed:
                     raise Abandoned
-                from sqspipes.runner.loop import Loop
+                from sqspipes.calls.event_loop import Loop
 
                 self._loop = Loop(*self._arguments)
             return self._loop

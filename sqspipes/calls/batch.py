@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqspipes.runner.calls import failed, hand_on, leave_alone, resolved
-from sqspipes.runner.executor import DONE, Ending, Outcome, Outlet
-from sqspipes.runner.held import Held
-from sqspipes.runner.settler import Abandoned
+from sqspipes.calls.held import Held
+from sqspipes.calls.outcome import DONE, Abandoned, Ending, Outcome, Outlet
+from sqspipes.calls.perform import failed, hand_on, leave_alone, resolved
 from sqspipes.support.forked import called
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.results import BatchFailure

@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any
 
-from sqspipes.runner.loop import awaited, end_tasks, stepped
+from sqspipes.calls.event_loop import awaited, end_tasks, stepped
 from sqspipes.support.workers import Workers
 
 

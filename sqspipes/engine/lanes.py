@@ -17,7 +17,7 @@ import heapq
 import itertools
 from collections import deque
 
-from sqspipes.runner.held import Held, Lane, State
+from sqspipes.calls.held import Held, Lane, State
 
 #: Calls of a higher level after which one of a lower level has its turn, if there is one.
 SHARE_OF_HIGHER = 9

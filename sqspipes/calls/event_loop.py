@@ -1,4 +1,4 @@
-"""Loop: the event loop of one run, in a thread of its own, and the executor that calls async tasks on it."""
+"""Loop: the event loop of one run, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import asyncio
 import contextlib
 import os
 import threading
-import types
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from concurrent import futures
 from functools import partial
 from typing import Any
 
-from sqspipes.runner.executor import Call, Emission, Ended, Engine, Executor, Outcome, ThreadExecutor
-from sqspipes.runner.held import Held, Origin
-from sqspipes.runner.overdue import BLOCKED_SECONDS
-from sqspipes.runner.settler import Abandoned
+from sqspipes.calls.outcome import Abandoned
 from sqspipes.support import clocks, lines
 from sqspipes.support.forked import Stepped, called
 
@@ -177,140 +173,7 @@ class Pulled(Iterator[Any]):
 
     def close(self) -> None:
         """Have the generator run to its end."""
-        self._loop.wait_for(_closed(self._values))
-
-
-class LoopExecutor(Executor):
-    """Runs the calls of an async task on a loop, at most ``slots`` at once. It is the engine of some threads.
-
-    Those hand on what the calls returned: that waits where the next queue is behind, and the loop must not. They also
-    take what an async generator yields. ``call`` makes the coroutine or the async generator for a message,
-    ``conclude`` makes an outcome of a function that returns, or raises, what came of it.
-    """
-
-    def __init__(
-        self,
-        domain: str,
-        task: str,
-        slots: int,
-        call: Callable[[Held], Any],
-        conclude: Callable[[Held, Callable[[], Any]], Outcome],
-        engine: Engine,
-        loop: Loop,
-        died: Callable[[str, BaseException], None],
-    ) -> None:
-        self.slots = slots
-        self._task = task
-        self._call = call
-        self._conclude = conclude
-        self._engine = engine
-        self._loop = loop
-        self._results: dict[Held, Callable[[], Any]] = {}
-        self._threads = ThreadExecutor(f"{domain} {task}", slots, self._perform, self, died)
-        self._turn: tuple[Held, float] | None = None  # whose turn it is on the loop, and since when
-        self._told = 0.0  # since when the last one has had its turn that was told of
-
-    def start(self, calls: Sequence[Call]) -> None:
-        if not self._loop.begin([self._run(call) for call in calls]):
-            for call in calls:
-                self._engine.abandoned(call)
-
-    def close(self) -> None:
-        self._threads.close()
-
-    def join(self, deadline: float) -> None:
-        self._threads.join(deadline)
-
-    def watch(self, now: float) -> float | None:
-        turn = self._turn
-        if turn is not None and turn[1] != self._told and now - turn[1] >= BLOCKED_SECONDS:
-            self._told = turn[1]
-            logger.warning(
-                "%s %s has kept the event loop for %.1f s: no other call goes on meanwhile",
-                self._task, turn[0].message.id, now - turn[1],
-            )  # fmt: skip
-        return BLOCKED_SECONDS
-
-    # From the threads: the Engine port
-
-    def emit(self, origin: Origin, emission: Emission, *, last: bool = False) -> None:
-        """Pass one output on."""
-        self._engine.emit(origin, emission, last=last)
-
-    def flush(self, origin: Origin) -> None:
-        """Wait until all that was emitted so far is safe."""
-        self._engine.flush(origin)
-
-    def awaited(self, made: Any) -> Any:
-        """Return what comes of something to be awaited."""
-        return self._engine.awaited(made)
-
-    def done(self, *ended: Ended) -> None:
-        """End calls; the one that may run in their place begins on the loop."""
-        following = self._engine.done(*ended)
-        if following is not None:
-            self.start([following])
-
-    def abandoned(self, call: Call) -> None:
-        """Say that a call ended early."""
-        self._engine.abandoned(call)
-
-    def _perform(self, call: Call) -> list[Outcome]:
-        (held,) = call.messages
-        return [self._conclude(held, self._results.pop(held))]
-
-    # On the loop
-
-    async def _run(self, call: Call) -> None:
-        (held,) = call.messages
-        try:
-            made = self._call(held)
-            if isinstance(made, AsyncGenerator):
-                value = self._pulled(made, held)
-            else:
-                value = await self._taking_turns(made, held)
-            self._results[held] = partial(_given, value)
-        except BaseException as error:  # a SystemExit would end the loop
-            self._results[held] = partial(_raised, error)
-        self._threads.start([call])
-
-    def _pulled(self, values: AsyncGenerator[Any, None], held: Held) -> Iterator[Any]:
-        """Yield what an async generator yields, in one of the threads."""
-        over = False
-        try:
-            while True:
-                try:
-                    value = self._loop.wait_for(self._next(values, held))
-                except BaseException as error:
-                    over = True
-                    if isinstance(error, StopAsyncIteration):
-                        return
-                    raise
-                yield value
-        finally:
-            if not over:
-                self._loop.wait_for(_closed(values))
-
-    async def _next(self, values: AsyncGenerator[Any, None], held: Held) -> Any:
-        return await self._taking_turns(values.__anext__(), held)
-
-    @types.coroutine
-    def _taking_turns(self, coroutine: Any, held: Held) -> Generator[Any, Any, Any]:
-        """Await a coroutine, or a step of an async generator, noting when it has the loop to itself."""
-        stepped = Stepped(coroutine, self._loop.here)
-        go_on: Callable[[], Any] = partial(stepped.send, None)
-        while True:
-            self._turn = (held, clocks.monotonic())
-            try:
-                awaited = go_on()
-            except StopIteration as end:
-                return end.value
-            finally:
-                self._turn = None
-            try:
-                go_on = partial(stepped.send, (yield awaited))
-            except BaseException as error:
-                go_on = partial(stepped.throw, error)
+        self._loop.wait_for(closed(self._values))
 
 
 def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
@@ -336,21 +199,21 @@ async def _next(values: AsyncGenerator[Any, None]) -> Any:
     return await values.__anext__()
 
 
-async def _closed(values: AsyncGenerator[Any, None]) -> None:
+async def closed(values: AsyncGenerator[Any, None]) -> None:
     await values.aclose()
 
 
 async def _caught(coroutine: Coroutine[Any, Any, Any]) -> Callable[[], Any]:
     """Return a function that returns, or raises, what came of a coroutine: a SystemExit would end the loop."""
     try:
-        return partial(_given, await Stepped(coroutine))
+        return partial(given, await Stepped(coroutine))
     except BaseException as error:
-        return partial(_raised, error)
+        return partial(raised, error)
 
 
-def _given(value: Any) -> Any:
+def given(value: Any) -> Any:
     return value
 
 
-def _raised(error: BaseException) -> Any:
+def raised(error: BaseException) -> Any:
     raise error

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import json
 import time
-import traceback
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from sqspipes.calls import error_text
+from sqspipes.calls.entries import as_received
+from sqspipes.calls.held import Held, Origin
+from sqspipes.calls.outcome import DONE, Abandoned, Emission, Ending, Outcome, Outlet
 from sqspipes.defaults import FIRST_BACKOFF, MOST_HOPS
-from sqspipes.errors import CodecError, HopLimitError, OptionError, SqspipesError
+from sqspipes.errors import CodecError, HopLimitError, OptionError
 from sqspipes.messages.ids import checked_name, content_of, output_id, result_id
 from sqspipes.messages.message import Death, Message
 from sqspipes.messages.values import CONTAINERS, PLAIN, encode_value, let_go
-from sqspipes.runner.entries import as_received
-from sqspipes.runner.executor import DONE, Emission, Ending, Outcome, Outlet
-from sqspipes.runner.held import Held, Origin
-from sqspipes.runner.settler import Abandoned
 from sqspipes.support import lines
 from sqspipes.support.forked import called, yielded
 from sqspipes.tasks.plan import Plan
@@ -77,13 +75,17 @@ def _rolled_back(
     except BaseException as error:
         first = outcome.death
         assert first is not None
-        text = _cut(f"{first.error}; its rollback failed: {describe(error)}", ERROR_BYTES)
-        trace = _cut(formatted(error), TRACEBACK_BYTES, keep_end=True)
+        text = error_text.cut(
+            f"{first.error}; its rollback failed: {error_text.describe(error)}", ERROR_BYTES
+        )
+        trace = error_text.cut(error_text.formatted(error), TRACEBACK_BYTES, keep_end=True)
         return replace(outcome, death=replace(first, error=text, traceback=trace))
     if not produced:
         return outcome
     cause = outcome.error or RuntimeError("failed")
-    logger.warning("%s %s failed and was rolled back: %s", plan.task.name, held.message.id, describe(cause))
+    logger.warning(
+        "%s %s failed and was rolled back: %s", plan.task.name, held.message.id, error_text.describe(cause)
+    )
     return DONE
 
 
@@ -181,7 +183,7 @@ def close(values: Any, whose: str) -> None:
     except Abandoned:
         raise
     except BaseException as error:
-        logger.error("generator of %s failed when it was closed: %s", whose, describe(error))
+        logger.error("generator of %s failed when it was closed: %s", whose, error_text.describe(error))
 
 
 def leave_alone(result: Any) -> None:
@@ -247,7 +249,9 @@ def safe_delay(task: Task, attempt: int, error: BaseException) -> float:
     try:
         return task.delay(attempt, error)
     except Exception as wrong:
-        logger.error("backoff of %s failed, %.1f s instead: %s", task.name, FIRST_BACKOFF, describe(wrong))
+        logger.error(
+            "backoff of %s failed, %.1f s instead: %s", task.name, FIRST_BACKOFF, error_text.describe(wrong)
+        )
         return FIRST_BACKOFF
 
 
@@ -255,53 +259,12 @@ def death(task: Task, error: BaseException, attempts: int) -> Death:
     """Return the reason of a dead letter, cut to what every letter has room for."""
     return Death(
         task=task.name,
-        error_type=_cut(name_of(error), TYPE_BYTES),
-        error=_cut(said(error), ERROR_BYTES),
-        traceback=_cut(formatted(error), TRACEBACK_BYTES, keep_end=True),
+        error_type=error_text.cut(error_text.name_of(error), TYPE_BYTES),
+        error=error_text.cut(error_text.said(error), ERROR_BYTES),
+        traceback=error_text.cut(error_text.formatted(error), TRACEBACK_BYTES, keep_end=True),
         attempts=attempts,
         died=time.time(),
     )
-
-
-def said(error: BaseException) -> str:
-    """Return an error's text, also of one that cannot be printed; what no file could take is escaped."""
-    try:
-        return str(error).encode("utf-8", "backslashreplace").decode()
-    except BaseException:
-        return "(its text cannot be printed)"
-
-
-def describe(error: BaseException) -> str:
-    """Return an error as one line: its type and its text."""
-    text = " ".join(said(error).split())
-    return f"{name_of(error)}: {text[:500]}" if text else name_of(error)
-
-
-def name_of(error: BaseException) -> str:
-    """Return the name of an error's class, also of one whose metaclass does not tell it."""
-    return str(type.__dict__["__name__"].__get__(type(error)))
-
-
-def loggable(error: BaseException | None) -> BaseException | None:
-    """Return an error if logging can print its traceback: it survives no recursion error and no exit there.
-
-    Nor does a file take half a surrogate pair.
-    """
-    try:
-        "".join(traceback.format_exception(error)).encode()
-    except BaseException:
-        return None
-    return error
-
-
-def formatted(error: BaseException) -> str:
-    """Return an error's traceback as text."""
-    if isinstance(error, SqspipesError) and error.__cause__ is None:
-        return ""
-    try:
-        return "".join(traceback.format_exception(error))
-    except BaseException:
-        return describe(error)
 
 
 def _encoded(plan: Plan, value: Any) -> str:
@@ -315,11 +278,3 @@ def _call_back(result: TaskCallback, origin: Origin, outlet: Outlet) -> None:
         if inspect.isgenerator(made):
             for _ in each(made, outlet):
                 pass
-
-
-def _cut(text: str, most: int, *, keep_end: bool = False) -> str:
-    """Return a text whose JSON has at most so many bytes: its beginning, or its end."""
-    while (size := len(json.dumps(text))) > most:
-        keep = max(1, len(text) * most // size - 8)
-        text = "..." + text[-keep:] if keep_end else text[:keep] + "..."
-    return text

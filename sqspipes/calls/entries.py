@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sqspipes.brokers.base import Entry, list_key
+from sqspipes.calls.held import Held
 from sqspipes.defaults import LETTER_BYTES
 from sqspipes.errors import CodecError, TooLargeError
 from sqspipes.messages.body import decode, encode
 from sqspipes.messages.ids import letter_id
 from sqspipes.messages.message import Death, Message
-from sqspipes.runner.held import Held
 from sqspipes.tasks.task import Task
 
 

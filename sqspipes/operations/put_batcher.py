@@ -1,4 +1,4 @@
-"""Batcher: gathers what is to be asked of one queue into full requests."""
+"""PutBatcher: gathers what is to be asked of one queue into full requests."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqspipes.brokers.base import Answer, Kind, Limits
+from sqspipes.defaults import MOST_GATHERING_SECONDS, MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 from sqspipes.errors import BrokerUnavailableError
-from sqspipes.runner.outage import Outage, pause_after_return
 from sqspipes.support import clocks
+from sqspipes.support.outage import Outage, pause_after_return
 
 #: Seconds after which a thread with nothing to do ends; the next item starts another.
 IDLE_SECONDS = 5.0
 
-#: Seconds that a request which is due waits at most for the one under way, gathering more: one that hangs must
-#: not hold up the rest.
-MOST_GATHERING_SECONDS = 0.2
 
-#: What may wait in one batcher before ``wait_for_room`` blocks.
-MOST_WAITING_ITEMS, MOST_WAITING_BYTES = 1_000, 16 * 1_048_576
-
-
-class Item:
+class PutItem:
     """One entry of a request to come, which waits ``linger`` seconds at most for the request to be full.
 
     Items with one ``key`` are asked one after the other, in order.
@@ -42,7 +36,7 @@ class Item:
         self.due = 0.0
 
 
-class Batcher:
+class PutBatcher:
     """A queue of items, and the threads that turn them into requests.
 
     A request takes what has gathered while the last one was under way. It leaves when it is full, or when one of
@@ -71,9 +65,11 @@ class Batcher:
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)  # there may be something to ask
         self._eased = threading.Condition(self._lock)  # less waits than before
-        self._ready: deque[Item] = deque()  # may be asked now
-        self._behind: dict[str, deque[Item]] = {}  # keys that are ready or under way, and what waits for them
-        self._resting: list[tuple[float, int, Item]] = []  # will be asked again, and when
+        self._ready: deque[PutItem] = deque()  # may be asked now
+        self._behind: dict[
+            str, deque[PutItem]
+        ] = {}  # keys that are ready or under way, and what waits for them
+        self._resting: list[tuple[float, int, PutItem]] = []  # will be asked again, and when
         self._items = 0
         self._bytes = 0
         self._threads: set[threading.Thread] = set()
@@ -86,23 +82,17 @@ class Batcher:
         self._aborted = False
         outage.on_return(self._resume)
 
-    def add(self, item: Item) -> None:
+    def add(self, item: PutItem) -> None:
         """Queue an item; never blocks."""
-        self.add_all([item])
-
-    def add_all(self, items: Sequence[Item]) -> None:
-        """Queue items, in order; never blocks."""
         now = clocks.monotonic()
         with self._lock:
-            before, due = len(self._ready), math.inf
-            for item in items:
-                item.due = now + item.linger
-                due = min(due, item.due)
-                self._items += 1
-                self._bytes += item.size
-                self._queue(item)
+            before = len(self._ready)
+            item.due = now + item.linger
+            self._items += 1
+            self._bytes += item.size
+            self._queue(item)
             full = len(self._ready) >= self._limits.entries
-            if self._idle and (full or (self._ready and not before) or due < self._due):
+            if self._idle and (full or (self._ready and not before) or item.due < self._due):
                 self._changed.notify()
             elif not self._idle:
                 self._start_thread()
@@ -118,20 +108,6 @@ class Batcher:
 
     def _has_room(self) -> bool:
         return self._items < MOST_WAITING_ITEMS and self._bytes < MOST_WAITING_BYTES
-
-    @property
-    def pending(self) -> bool:
-        """Whether something is to be asked, or being asked."""
-        return self._items > 0 and not self._aborted
-
-    def hasten(self) -> None:
-        """Ask for what waits now without waiting for more."""
-        now = clocks.monotonic()
-        with self._lock:
-            for item in self._ready:
-                item.due = min(item.due, now)
-            if self._ready and self._idle:
-                self._changed.notify()
 
     def drain(self, deadline: float) -> bool:
         """Ask for all that waits, now and from now on; False if it was not done by ``deadline`` (monotonic)."""
@@ -156,7 +132,7 @@ class Batcher:
             thread.join(max(0.0, deadline - clocks.monotonic()))
         return finished
 
-    def _queue(self, item: Item) -> None:
+    def _queue(self, item: PutItem) -> None:
         if item.key is not None:
             behind = self._behind.get(item.key)
             if behind is not None:
@@ -203,7 +179,7 @@ class Batcher:
         self._changed.notify_all()
         self._eased.notify_all()
 
-    def _next_request(self) -> list[Item]:
+    def _next_request(self) -> list[PutItem]:
         """Wait for a request's worth of items and take them; empty when there is nothing more to do."""
         with self._lock:
             idle_until = clocks.monotonic() + IDLE_SECONDS
@@ -234,8 +210,8 @@ class Batcher:
         self._due = min(item.due for item in self._ready)
         return min(rest, self._due - now + (MOST_GATHERING_SECONDS if self._asking else 0.0))
 
-    def _take(self) -> list[Item]:
-        taken: list[Item] = []
+    def _take(self) -> list[PutItem]:
+        taken: list[PutItem] = []
         size = 0
         while self._ready and len(taken) < self._limits.entries:
             if taken and size + self._ready[0].size > self._limits.request_bytes:
@@ -257,10 +233,9 @@ class Batcher:
             if self._ready and self._idle:
                 self._changed.notify()
 
-    def _ask(self, items: list[Item]) -> None:
+    def _ask(self, items: list[PutItem]) -> None:
         try:
-            with self._outage.asking(self.name):
-                answers = self._request([item.payload for item in items])
+            answers = self._request([item.payload for item in items])
         except BrokerUnavailableError as error:
             tries = max(item.tries for item in items) + 1
             self._repeat(items, self._outage.failed(self.name, error, tries))
@@ -278,10 +253,10 @@ class Batcher:
             if answer.kind is Kind.AGAIN:
                 self._rest(item, answer.reason)
 
-    def _party(self, item: Item) -> str:
+    def _party(self, item: PutItem) -> str:
         return f"{self.name}, entry {id(item)}"
 
-    def _rest(self, item: Item, reason: str) -> None:
+    def _rest(self, item: PutItem, reason: str) -> None:
         """Ask one item again after a pause of its own: an entry that keeps failing must not hold up the others."""
         item.tries += 1
         seconds = self._outage.failed(self._party(item), BrokerUnavailableError(reason), item.tries)
@@ -295,7 +270,7 @@ class Batcher:
         while self._resting and self._resting[0][0] <= now:
             self._ready.appendleft(heapq.heappop(self._resting)[2])
 
-    def _repeat(self, items: list[Item], seconds: float) -> None:
+    def _repeat(self, items: list[PutItem], seconds: float) -> None:
         """Put items back to the front, in order, after a pause."""
         with self._lock:
             for item in reversed(items):
@@ -305,7 +280,7 @@ class Batcher:
             self._paused_until = max(self._paused_until, clocks.monotonic() + seconds)
             self._changed.notify()
 
-    def _release(self, items: Sequence[Item]) -> None:
+    def _release(self, items: Sequence[PutItem]) -> None:
         """Count items as over, and let the next ones of their keys go."""
         with self._lock:
             before = len(self._ready)

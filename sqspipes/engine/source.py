@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from sqspipes.calls import error_text, perform
+from sqspipes.calls.held import Origin
+from sqspipes.calls.outcome import Abandoned, Outlet
+from sqspipes.calls.run_loop import RunLoop
 from sqspipes.defaults import MOST_PRIORITIES
+from sqspipes.engine.overdue import Overdue
+from sqspipes.engine.summary import Counts
 from sqspipes.errors import OptionError
 from sqspipes.messages.message import Message
-from sqspipes.runner import calls
-from sqspipes.runner.executor import Engine, Outlet
-from sqspipes.runner.held import Origin
-from sqspipes.runner.overdue import Overdue
-from sqspipes.runner.run_loop import RunLoop
-from sqspipes.runner.settler import Abandoned
-from sqspipes.runner.summary import Counts
 from sqspipes.support import clocks, lines
 from sqspipes.support.backoff import ExponentialBackoff
 from sqspipes.support.checks import checked_int
@@ -45,7 +44,7 @@ class Source:
     def __init__(
         self,
         plan: Plan,
-        engine: Engine,
+        outlet: Outlet,
         priority: int | Callable[[Any], int],
         *,
         drain: bool,
@@ -56,7 +55,7 @@ class Source:
     ) -> None:
         self.counts = Counts()
         self._plan = plan
-        self._engine = engine
+        self._outlet = outlet
         self._priority = priority
         self._drain = drain
         self._ended = ended
@@ -148,7 +147,7 @@ class Source:
                     return
                 with _Running(self):
                     made = called(self._plan.function, *self._plan.task.args)
-                    result = calls.resolved(made, self._engine)
+                    result = perform.resolved(made, self._outlet)
                     self._emit(Origin(), result)
             except Abandoned:
                 raise
@@ -171,7 +170,7 @@ class Source:
             except BaseException as error:
                 self._failed(error)
             finally:
-                calls.close(values, self._plan.task.name)
+                perform.close(values, self._plan.task.name)
         self.stop()
 
     def _iterate_once(self, values: Iterator[Any]) -> None:
@@ -182,15 +181,15 @@ class Source:
                     return
                 origin = Origin()
                 self._emit(origin, value)
-                self._engine.flush(origin)
+                self._outlet.flush(origin)
             self._succeeded(empty=False)
 
     def _emit(self, origin: Origin, result: Any) -> None:
         level_of = self._priority if callable(self._priority) else None
         id = uuid.uuid4().hex
         parent = Message(id, None, priority=0 if callable(self._priority) else self._priority, identity=id)
-        result = prioritized(self._plan, result, level_of, self._engine)
-        calls.hand_on(self._plan, origin, parent, result, self._engine)
+        result = prioritized(self._plan, result, level_of, self._outlet)
+        perform.hand_on(self._plan, origin, parent, result, self._outlet)
 
     def _wait_for_tick(self) -> bool:
         """Wait for the next call's time; False when there will be none."""
@@ -244,18 +243,22 @@ class Source:
                 "%s failed %d times in a row, the run ends",
                 task.name,
                 failures,
-                exc_info=calls.loggable(error),
+                exc_info=error_text.loggable(error),
             )
             self.stop()
             self._gave_up(error)
             return
         asked = error.delay if isinstance(error, Retry) else None
-        delay = calls.safe_delay(task, failures, error) if asked is None else asked
+        delay = perform.safe_delay(task, failures, error) if asked is None else asked
         logger.warning(
-            "%s failed, %d in a row, again in %.1f s: %s", task.name, failures, delay, calls.describe(error)
+            "%s failed, %d in a row, again in %.1f s: %s",
+            task.name,
+            failures,
+            delay,
+            error_text.describe(error),
         )
         if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("%s failed", task.name, exc_info=calls.loggable(error))
+            logger.debug("%s failed", task.name, exc_info=error_text.loggable(error))
         with self._changed:
             self._not_before = clocks.monotonic() + delay
 
@@ -264,7 +267,7 @@ def prioritized(plan: Plan, made: Any, level_of: Callable[[Any], Any] | None, ou
     """Return what a source made, each value that goes on with the level that ``level_of`` gives it."""
     if level_of is None:
         return made
-    made = calls.resolved(made, outlet)
+    made = perform.resolved(made, outlet)
     if isinstance(made, TaskCallback):
         result = prioritized(plan, made.result, level_of, outlet)
         return TaskCallback(result, made.callback, made.callback_args)
@@ -282,7 +285,7 @@ def prioritized(plan: Plan, made: Any, level_of: Callable[[Any], Any] | None, ou
 def _each_prioritized(
     plan: Plan, values: Any, level_of: Callable[[Any], Any], outlet: Outlet
 ) -> Iterator[Any]:
-    with contextlib.closing(calls.each(values, outlet)) as each:
+    with contextlib.closing(perform.each(values, outlet)) as each:
         for value in each:
             yield prioritized(plan, value, level_of, outlet)
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from sqspipes.runner.run import Run
-from sqspipes.runner.signals import Signals
-from sqspipes.runner.stream import Stream
+from sqspipes.engine.run import Run
+from sqspipes.engine.signals import Signals
+from sqspipes.engine.stream import Stream
 
 
 class Results(Iterator[Any]):

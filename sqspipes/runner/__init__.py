@@ -1,1 +1,0 @@
-"""The engine: one module per box of the picture in ``sqspipes``."""
