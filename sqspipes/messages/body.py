@@ -83,12 +83,14 @@ def decode(delivery: Delivery, level: int = 0) -> Message:
         body = _parsed(delivery.body)
     except (ValueError, RecursionError) as error:
         raise DecodingError(f"the body is not JSON: {error}") from error
+    if type(body) is dict and (usual := _usual(body, delivery.id)) is not None:
+        return usual
     version = body.get("sqspipes") if isinstance(body, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         return foreign(delivery, body, level=level)
     if version > FORMAT:
         raise NewerFormatError(f"the body has format {version}, this sqspipes reads up to {FORMAT}")
-    return _usual(body, delivery.id) or _read(body, delivery.id, level)
+    return _read(body, delivery.id, level)
 
 
 def foreign(delivery: Delivery, value: Any = None, *, raw: str | None = None, level: int = 0) -> Message:
@@ -124,16 +126,24 @@ def _parsed(text: str) -> Any:
 
 def _usual(body: dict[str, Any], stored: str) -> Message | None:
     """Return the message of a body that has what ``_plain`` writes and nothing else, or None."""
-    id, group, priority = body.get("id"), body.get("group"), body.get("priority")
-    put, redrives = body.get("put"), body.get("redrives")
-    keys = 6 if group is None else 7
-    if len(body) != keys or "value" not in body or not (id and type(id) is str and type(put) is float):
+    keys = len(body)
+    if not 6 <= keys <= 7:
         return None
-    if not (type(priority) is type(redrives) is int and 0 <= priority <= _MOST and 0 <= redrives <= _MOST):
+    try:
+        version, id, value, put = body["sqspipes"], body["id"], body["value"], body["put"]
+        priority, redrives = body["priority"], body["redrives"]
+        group = body["group"] if keys == 7 else None
+    except KeyError:
         return None
-    if not (0 <= put < math.inf and (group is None or (group and type(group) is str))):
+    if not (type(id) is str and id and type(version) is type(priority) is type(redrives) is int):
         return None
-    return Message(id, body["value"], group, priority, put, redrives, identity=stored)
+    if not (type(put) is float and 0 <= put < math.inf and 0 < version <= FORMAT):
+        return None
+    if not (0 <= priority <= _MOST and 0 <= redrives <= _MOST):
+        return None
+    if keys == 7 and not (type(group) is str and group):
+        return None
+    return Message(id, value, group, priority, put, redrives, _NO_KEYS, None, None, stored)
 
 
 def _read(body: dict[str, Any], stored: str, level: int) -> Message:
@@ -178,6 +188,9 @@ def _read_death(death: Any) -> Death:
         origin=origin if isinstance(origin := death.get("origin"), str) else "",
     )
 
+
+#: What most bodies have beside the keys that are known.
+_NO_KEYS: Mapping[str, Any] = {}
 
 _missing = object()
 

@@ -46,12 +46,17 @@ def checked_name(option: str, name: Any) -> str:
 def derived(*parts: str | int) -> str:
     """Return an id that is a function of the parts, and of nothing else."""
     text = "".join([f"{len(part)}:{part}" for part in map(str, parts)])
+    return _hashed(text)
+
+
+def _hashed(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def result_id(identity: str, task: str) -> str:
     """The id of the one result of a call for the message with this identity."""
-    return derived("result", identity, task)
+    # The same as ``derived("result", identity, task)``: it is made for each call.
+    return _hashed(f"6:result{len(identity)}:{identity}{len(task)}:{task}")
 
 
 def output_id(kind: str, identity: str, task: str, content: str, equals: int) -> str:

@@ -11,6 +11,7 @@ from types import NoneType
 from typing import Any
 
 from sqspipes.errors import EncodingError
+from sqspipes.support import compact_json
 from sqspipes.support.forked import called
 
 #: Types whose values hold nothing: most of what travels is made of them.
@@ -28,7 +29,6 @@ MANY_DICTS = 2_000
 _TEXT, _DICT = frozenset({str}), frozenset({dict})
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"0" * 9)
 _ENDS_OF_KEYS = (b'0":', b'"true":', b'"false":', b'"null":')
-_encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def encode_value(value: Any, what: str, default: Callable[[Any], Any] | None = None) -> str:
@@ -38,7 +38,7 @@ def encode_value(value: Any, what: str, default: Callable[[Any], Any] | None = N
     """
     try:
         if default is None:
-            text = _encoder.encode(value)
+            text = compact_json.encode(value)
         else:
             text = json.dumps(value, allow_nan=False, separators=(",", ":"), default=_checking(default))
     except (TypeError, ValueError, RecursionError) as error:

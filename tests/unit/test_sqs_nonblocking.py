@@ -218,7 +218,7 @@ def test_answer_that_does_not_come_in_time_is_an_error(begin: Begin, begun: bool
     if begun:
         asking.wait(lambda: any(one._begun for one in asking.http._open))
     else:
-        asking.wait(lambda: any(one._reading is not None and not one._out for one in asking.http._open))
+        asking.wait(lambda: any(one.exchange is not None and not one._out for one in asking.http._open))
     asking.clock.ahead += 60.0
     asking.wait(lambda: came)
     over.set()

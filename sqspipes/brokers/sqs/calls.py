@@ -178,7 +178,8 @@ class LeanCalls:
 
     def answered(self, action: str, queue: str) -> None:
         """Note an answer."""
-        self._clients.answered.set()
+        if not self._clients.answered.is_set():  # to set it takes longer
+            self._clients.answered.set()
         self._clients.quotas[action, queue].answered()
 
     def translated(self, error: Exception, action: str, queue: str) -> BrokerError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqspipes.brokers.base import OK, Answer, Depth, Entry, Kind, Limits
@@ -117,8 +118,13 @@ class Wording:
 
 
 def _batch(action: str, url: str, entries: Sequence[Mapping[str, Any]]) -> Asked:
-    numbered = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
+    numbered = [{"Id": id, **entry} for id, entry in zip(_ids(len(entries)), entries, strict=False)]
     return Asked(action, {"QueueUrl": url, "Entries": numbered})
+
+
+@cache
+def _ids(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
 
 
 def _answers(asked: Asked, result: Mapping[str, Any]) -> list[Answer]:
@@ -138,11 +144,11 @@ def _seconds(lease: float) -> int:
 def _delivery(queue: str, message: Mapping[str, Any]) -> Delivery:
     attributes = message["Attributes"]
     return Delivery(
-        queue=queue,
-        id=message["MessageId"],
-        receipt=message["ReceiptHandle"],
-        receives=int(attributes["ApproximateReceiveCount"]),
-        body=message["Body"],
-        group=attributes["MessageGroupId"],
-        sent=int(attributes["SentTimestamp"]) / 1000,
+        queue,
+        message["MessageId"],
+        message["ReceiptHandle"],
+        int(attributes["ApproximateReceiveCount"]),
+        message["Body"],
+        attributes["MessageGroupId"],
+        int(attributes["SentTimestamp"]) / 1000,
     )

@@ -6,7 +6,6 @@ What goes out is what botocore would send, and what comes back is what it would 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,14 +23,12 @@ from sqspipes.brokers.sqs.lean.wire import ACTIONS, Wire
 from sqspipes.brokers.sqs.transport.answers import check_error, result_of
 from sqspipes.brokers.sqs.transport.clock import ServerClock
 from sqspipes.brokers.sqs.transport.polls import Poll
-from sqspipes.support import clocks, lines
+from sqspipes.support import clocks, compact_json, lines
 
 #: Seconds after which a connection that ends without an answer was not an idle one that the server closed.
 _STALE = 2.0
 
 _logger = lines.logger(__name__)
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Lean:
@@ -72,7 +69,7 @@ class Lean:
 
     def request(self, action: str, params: Mapping[str, Any], keys: Any = None) -> bytes:
         """Return a request signed with ``keys``, or with those of now: that waits if they have to be renewed."""
-        body = _encode(params).encode("ascii")
+        body = compact_json.encode(params).encode("ascii")
         head, signer = self._actions[action]
         if keys is None:
             keys = self.credentials.get_frozen_credentials()

@@ -18,7 +18,7 @@ from sqspipes.brokers.exchange import ExchangeLoop
 from sqspipes.brokers.sqs.lean.http import LONGEST_ANSWER
 from sqspipes.brokers.sqs.lean.peeking import is_readable
 from sqspipes.brokers.sqs.lean.pool import MOST_IDLE
-from sqspipes.brokers.sqs.lean.reply import Answered, BrokenAnswerError, Reading, Reply, reading
+from sqspipes.brokers.sqs.lean.reply import Answered, BrokenAnswerError, Reading, Reply, at_once, reading
 from sqspipes.support.workers import Workers
 
 #: Bytes asked of a socket at once: most answers come in one piece.
@@ -126,9 +126,10 @@ class HttpClient:
 
     def _taken(self) -> SocketConnection | None:
         """Return the idle connection that was used last, unless it was closed or has bytes that nobody asked for."""
+        now = self.loop.now()
         while self._idle:
             connection = self._idle.pop()
-            if self.loop.now() - connection.idle_since < MOST_IDLE and not connection.is_dropped:
+            if now - connection.idle_since < MOST_IDLE and not connection.is_dropped:
                 return connection
             connection.close()
         return None
@@ -245,8 +246,7 @@ class SocketConnection:
         """Make an exchange."""
         self.exchange, exchange.connection = exchange, self
         self._out, self._begun, self._sent_all = exchange.request, False, True
-        self._reading = reading()
-        next(self._reading)
+        self._reading = None
         self._client.sweep_soon()
         if self._sock is None:
             self._next_address()
@@ -409,12 +409,18 @@ class SocketConnection:
                 return
 
     def _take(self, piece: bytes) -> None:
-        if self.exchange is None or self._reading is None:
+        if self.exchange is None:
             self.close()  # of an idle connection: it was closed, or has bytes that nobody asked for
             return
         if piece and not self._begun:
             self._begun = True
             self.deadline = self._client.loop.now() + LONGEST_ANSWER
+        if self._reading is None:
+            if (answered := at_once(piece)) is not None:
+                self._answered(answered)
+                return
+            self._reading = reading()
+            next(self._reading)
         try:
             self._reading.send(piece)
         except StopIteration as end:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 #: Bytes of an answer's head at most, of a line in a body, and of what follows a body.
@@ -26,6 +27,13 @@ _CHUNK = re.compile(rb"([0-9a-fA-F]{1,15})(?:;" + _TEXT + rb")?[ \t]*")
 
 #: Headers that decide where an answer ends: they may not be there twice.
 _FRAMING = ("content-length", "transfer-encoding")
+
+
+@lru_cache(maxsize=200)
+def _header(line: bytes) -> tuple[str, str] | None:
+    """Return the name and the value of a header, None if it is none. Most lines are the same in each answer."""
+    found = _HEADER.fullmatch(line)
+    return None if found is None else (found[1].decode().lower(), found[2].strip(b" \t").decode("latin-1"))
 
 
 class BrokenAnswerError(Exception):
@@ -64,6 +72,28 @@ def reading() -> Reading:
     return _AnswerReader().answer()
 
 
+def at_once(piece: bytes) -> Answered | None:
+    """Return the answer that a piece is, as nearly all are; None where it has to be read step by step."""
+    end = piece.find(b"\r\n\r\n", 0, _LONGEST_HEAD)
+    first, *lines = piece[: max(0, end)].split(b"\r\n")
+    if not (first.startswith(b"HTTP/1.1 200 ") and _STATUS.fullmatch(first)):
+        return None
+    headers: dict[str, str] = {}
+    for line in lines:
+        header = _header(line)
+        if header is None or header[0] in headers:
+            return None
+        headers[header[0]] = header[1]
+    length = headers.get("content-length", "")
+    if "transfer-encoding" in headers or not (
+        _LENGTH.fullmatch(length.encode()) and len(piece) - end - 4 == int(length)
+    ):
+        return None
+    return Answered(
+        Reply(200, headers, piece[end + 4 :]), "close" not in headers.get("connection", "").lower()
+    )
+
+
 class _AnswerReader:
     """The state of reading one answer."""
 
@@ -97,10 +127,10 @@ class _AnswerReader:
     def _headers(self, lines: list[bytes]) -> dict[str, str]:
         headers: dict[str, str] = {}
         for line in lines:
-            found = _HEADER.fullmatch(line)
-            if not found:
+            header = _header(line)
+            if header is None:
                 raise self._broken(f"not a header: {line[:80]!r}")
-            name, value = found[1].decode().lower(), found[2].strip(b" \t").decode("latin-1")
+            name, value = header
             if name in headers:
                 if name in _FRAMING:
                     raise self._broken(f"two headers {name}")

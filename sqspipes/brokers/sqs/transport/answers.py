@@ -19,17 +19,20 @@ from botocore.parsers import ResponseParserError
 
 #: The members of each action's answer. An answer may have others too, but not others alone.
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_Operations.html
-_MEMBERS: dict[str, tuple[str, ...]] = {
-    "ChangeMessageVisibilityBatch": ("Successful", "Failed"),
-    "CreateQueue": ("QueueUrl",),
-    "DeleteMessageBatch": ("Successful", "Failed"),
-    "GetQueueAttributes": ("Attributes",),
-    "GetQueueUrl": ("QueueUrl",),
-    "ListQueueTags": ("Tags",),
-    "ListQueues": ("QueueUrls", "NextToken"),
-    "ReceiveMessage": ("Messages",),
-    "SendMessageBatch": ("Successful", "Failed"),
+_MEMBERS: dict[str, frozenset[str]] = {
+    "ChangeMessageVisibilityBatch": frozenset({"Successful", "Failed", "ResponseMetadata"}),
+    "CreateQueue": frozenset({"QueueUrl", "ResponseMetadata"}),
+    "DeleteMessageBatch": frozenset({"Successful", "Failed", "ResponseMetadata"}),
+    "GetQueueAttributes": frozenset({"Attributes", "ResponseMetadata"}),
+    "GetQueueUrl": frozenset({"QueueUrl", "ResponseMetadata"}),
+    "ListQueueTags": frozenset({"Tags", "ResponseMetadata"}),
+    "ListQueues": frozenset({"QueueUrls", "NextToken", "ResponseMetadata"}),
+    "ReceiveMessage": frozenset({"Messages", "ResponseMetadata"}),
+    "SendMessageBatch": frozenset({"Successful", "Failed", "ResponseMetadata"}),
 }
+_NO_MEMBERS = frozenset({"ResponseMetadata"})
+
+_decoder = json.JSONDecoder()
 
 #: Bytes of an answer that an error shows.
 _SHOWN = 100
@@ -47,6 +50,8 @@ _LONGEST_LENGTH = 15
 #: A count, and milliseconds since 1970 up to the year 9999.
 _COUNT = re.compile(r"[0-9]{1,15}", re.ASCII)
 _LATEST = 253_402_300_799_999
+
+_DICT = frozenset({dict})
 
 #: Digits of a number that is certainly below it.
 _SHORT = 15
@@ -66,13 +71,13 @@ def result_of(action: str, params: Mapping[str, Any], status: int, body: bytes) 
 
     All of it that is read has its type and belongs to what was asked; nulls are left out, as botocore does.
     """
-    members = _MEMBERS.get(action)
-    if members is None and not body and status in (200, 204):
+    members = _MEMBERS.get(action, _NO_MEMBERS)
+    if members is _NO_MEMBERS and not body and status in (200, 204):
         return {}
     if status != 200:
         raise _not_of_sqs(status, body, "this status is not")
     result = _object(status, body)
-    if result and not result.keys() & {*(members or ()), "ResponseMetadata"}:
+    if result and members.isdisjoint(result):
         raise _not_of_sqs(status, body, f"{action} has other members")
     check = _CHECKS.get(action)
     if check is not None:
@@ -143,12 +148,25 @@ def _check_length(headers: Mapping[str, str], body: bytes) -> None:
 def _object(status: int, body: bytes) -> dict[str, Any]:
     try:
         # What is null is not there, as in botocore's parser.
-        result = json.loads(body.decode(), object_hook=_without_nulls if b"null" in body else None)
+        result = (
+            json.loads(body.decode(), object_hook=_without_nulls)
+            if b"null" in body
+            else _loaded(body.decode())
+        )
     except (ValueError, RecursionError):
         raise _not_of_sqs(status, body, "it is not JSON") from None
     if not isinstance(result, dict):
         raise _not_of_sqs(status, body, f"it is a {type(result).__name__}")
     return result
+
+
+def _loaded(text: str) -> Any:
+    try:
+        loaded, end = _decoder.raw_decode(text)
+    except ValueError:
+        end = -1
+    # The slower way takes blanks around it, and tells errors.
+    return loaded if end == len(text) else _decoder.decode(text)
 
 
 def _without_nulls(found: dict[str, Any]) -> dict[str, Any]:
@@ -182,8 +200,9 @@ def _demand(fits: bool, told: str) -> None:
 def _objects(answer: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """Return a list of objects; one that is missing is empty."""
     found = answer.get(name, [])
-    _demand(isinstance(found, list) and all(isinstance(each, dict) for each in found), f"{name} is no list")
-    return list(found)
+    if not (type(found) is list and _DICT.issuperset(map(type, found))):
+        raise _UnfitError(f"{name} is no list")
+    return found
 
 
 def _texts(found: Any, name: str) -> dict[str, str]:
@@ -207,14 +226,14 @@ def _count(found: Mapping[str, str], name: str, most: int) -> None:
 
 def _check_batch(params: Mapping[str, Any], answer: dict[str, Any]) -> None:
     """Each entry is answered once, or not at all: then it was not done."""
-    failed = _objects(answer, "Failed")
+    failed = _objects(answer, "Failed") if "Failed" in answer else []
     open_ids = {entry["Id"] for entry in params.get("Entries", ())}
     for entry in (*_objects(answer, "Successful"), *failed):
         id = entry.get("Id")
         if type(id) is not str or id not in open_ids:
             _text(entry, "Id")
             raise _UnfitError("it has an Id that was not asked for, or one twice")
-        open_ids.discard(id)
+        open_ids.remove(id)
     for entry in failed:
         _text(entry, "Code")
         _text({"Message": "", **entry}, "Message", may_be_empty=True)
@@ -225,29 +244,33 @@ def _check_messages(params: Mapping[str, Any], answer: dict[str, Any]) -> None:
     messages = _objects(answer, "Messages")
     _demand(len(messages) <= params.get("MaxNumberOfMessages", 1), "it has more messages than were asked for")
     names = params.get("MessageSystemAttributeNames", ())
+    counted = [name for name in names if name != "MessageGroupId"]
+    texts = [name for name in names if name == "MessageGroupId"]
     for message in messages:
-        if not _is_usual(message, names):
+        if not _is_usual(message, texts, counted):
             _check_message(message, names)
     _demand(len({message["MessageId"] for message in messages}) == len(messages), "it has a message twice")
 
 
-def _is_usual(message: Mapping[str, Any], names: Collection[str]) -> bool:
+def _is_usual(message: Mapping[str, Any], texts: Collection[str], counted: Collection[str]) -> bool:
     """Say at a glance whether a message is as SQS gives nearly all of them; any other is looked at part by part."""
-    receipt, id, attributes = (
-        message.get("ReceiptHandle"),
-        message.get("MessageId"),
-        message.get("Attributes"),
-    )
-    if not (type(receipt) is type(id) is str and receipt and id and type(message.get("Body")) is str):
-        return False
-    if type(attributes) is not dict or len(attributes) != len(names):
-        return False
-    for name in names:
-        text = attributes.get(name)
-        if type(text) is not str or not text:
+    try:
+        receipt, id, attributes = message["ReceiptHandle"], message["MessageId"], message["Attributes"]
+        if not (type(receipt) is type(id) is type(message["Body"]) is str and receipt and id):
             return False
-        if name != "MessageGroupId" and not (len(text) < _SHORT and text.isascii() and text.isdecimal()):
+        if type(attributes) is not dict or len(attributes) != len(texts) + len(counted):
             return False
+        for name in counted:
+            text = attributes[name]
+            # What is decimal and not empty; that of other alphabets, too, is not what is usual.
+            if not (type(text) is str and text.isdecimal() and text.isascii() and len(text) < _SHORT):
+                return False
+        for name in texts:
+            text = attributes[name]
+            if not (type(text) is str and text):
+                return False
+    except KeyError:
+        return False
     return True
 
 

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import SplitResult, quote
 
 from botocore.utils import normalize_url_path
@@ -30,6 +30,16 @@ class Keys(Protocol):
     token: str | None
 
 
+class _Alike(NamedTuple):
+    """What the signatures of one second have in common: hashes begun, and header lines but for the end."""
+
+    second: int
+    keys: Keys | None
+    canonical: Any
+    mac: hmac.HMAC
+    lines: str
+
+
 class Signer:
     """Signs POST requests to one path with the same headers: ``headers`` are all signed ones but date and token.
 
@@ -42,30 +52,40 @@ class Signer:
         path = quote(normalize_url_path(path), safe="/~")
         self._bare = _canonical(path, headers, ())
         self._with_token = _canonical(path, headers, (_TOKEN,))
-        # One tuple, replaced as a whole: threads need no lock.
+        self._alike = _Alike(-1, None, hashlib.sha256(), hmac.new(b"", digestmod="sha256"), "")
+        # One tuple, replaced as a whole, as is ``_alike``: threads need no lock.
         self._derived: tuple[str, str, hmac.HMAC] = ("", "", hmac.new(b"", digestmod="sha256"))
 
     def signed(self, keys: Keys, body: bytes, now: float) -> str:
         """Return the header lines that make a request a signed one; ``now`` is the server's time."""
-        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        alike = self._alike
+        if alike.second != int(now) or alike.keys != keys:
+            alike = self._alike = self._made_alike(int(now), keys)
+        canonical, mac = alike.canonical.copy(), alike.mac.copy()
+        canonical.update(_hashed(body).encode())
+        mac.update(canonical.hexdigest().encode())
+        return f"{alike.lines}{mac.hexdigest()}\r\n"
+
+    def _made_alike(self, second: int, keys: Keys) -> _Alike:
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
         day = at[:8]
         if keys.token:
             token = " ".join(keys.token.split())
             before, between, after, names = self._with_token
-            canonical = f"{before}{at}{between}{token}{after}{_hashed(body)}"
+            canonical = f"{before}{at}{between}{token}{after}"
             sent = f"X-Amz-Date: {at}\r\nX-Amz-Security-Token: {token}\r\n"
         else:
             before, between, after, names = self._bare
-            canonical = f"{before}{at}{after}{_hashed(body)}"
+            canonical = f"{before}{at}{after}"
             sent = f"X-Amz-Date: {at}\r\n"
         scope = f"{day}/{self._scope}"
-        text = f"AWS4-HMAC-SHA256\n{at}\n{scope}\n{_hashed(canonical.encode())}"
         mac = self._mac(keys.secret_key, day)
-        mac.update(text.encode())
-        return (
+        mac.update(f"AWS4-HMAC-SHA256\n{at}\n{scope}\n".encode())
+        lines = (
             f"{sent}Authorization: AWS4-HMAC-SHA256 Credential={keys.access_key}/{scope}, "
-            f"SignedHeaders={names}, Signature={mac.hexdigest()}\r\n"
+            f"SignedHeaders={names}, Signature="
         )
+        return _Alike(second, keys, hashlib.sha256(canonical.encode()), mac, lines)
 
     def _mac(self, secret: str, day: str) -> hmac.HMAC:
         """Return what makes one signature with the key of a day."""
