@@ -124,18 +124,21 @@ class Held(Origin):
         failures: int = 0,
         given_back: int = 0,
     ) -> None:
-        super().__init__()
+        self.unsafe = 0
+        self.forgotten = False
+        self.refused = None
+        queue, id, receipt, receives, *_ = delivery
         self.delivery = delivery
-        self.key = (delivery.queue, delivery.id)
+        self.key = (queue, id)
         self.given_back = given_back
-        self.redelivered = delivery.receives - given_back > 1
-        self.suspect = delivery.receives - given_back > MOST_INNOCENT_RECEIVES
+        self.redelivered = receives - given_back > 1
+        self.suspect = receives - given_back > MOST_INNOCENT_RECEIVES
         self.message = message
         self.level = level
         self.lease = lease
         self.received = received
         self.linger = linger
-        self.receipt = self.asked = self.extending = delivery.receipt
+        self.receipt = self.asked = self.extending = receipt
         self.expires = received + lease
         self.extend_at = received + lease / 2
         self.extend_asked = (received, lease)

@@ -49,12 +49,18 @@ class Ending(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call ended for one message: ``delay`` seconds until the next try, ``death`` of a dead letter."""
+    """How a call ended for one message: ``delay`` seconds until the next try, ``death`` of a dead letter.
+
+    ``said`` is the error as one line of a log, ``shown`` the error if its traceback is to be logged and can be. Both
+    run code of the error's class, so they are made where the call is made.
+    """
 
     ending: Ending
     delay: float = 0.0
     death: Death | None = None
     error: BaseException | None = None
+    said: str = ""
+    shown: BaseException | None = None
 
 
 #: The outcome that is the same every time.

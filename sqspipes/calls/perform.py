@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
@@ -36,7 +37,14 @@ _READY = PLAIN | CONTAINERS
 
 def perform(plan: Plan, held: Held, outlet: Outlet) -> Outcome:
     """Call the function for one message and hand its outputs on."""
-    return conclude(plan, held, outlet, lambda: called(plan.function, held.message.value, *plan.task.args))
+    message = held.message
+    try:
+        hand_on(plan, held, message, called(plan.function, message.value, *plan.task.args), outlet)
+    except Abandoned:
+        raise
+    except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too
+        return failed(plan, held, outlet, error)
+    return DONE
 
 
 def conclude(plan: Plan, held: Held, outlet: Outlet, result: Callable[[], Any]) -> Outcome:
@@ -45,7 +53,7 @@ def conclude(plan: Plan, held: Held, outlet: Outlet, result: Callable[[], Any]) 
         hand_on(plan, held, held.message, result(), outlet)
     except Abandoned:
         raise
-    except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too
+    except BaseException as error:
         return failed(plan, held, outlet, error)
     return DONE
 
@@ -98,7 +106,10 @@ def hand_on(
     as ``output_id`` knows it.
     """
     try:
-        _hand_on(plan, origin, parent, resolved(result, outlet), outlet, kind)
+        if type(result) in _READY:  # nearly always
+            _hand_on_plain(plan, origin, parent, result, outlet)
+        else:
+            _hand_on(plan, origin, parent, resolved(result, outlet), outlet, kind)
     except BaseException:
         leave_alone(result)
         raise
@@ -122,6 +133,16 @@ def _hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: O
         text = None if way.task is None else _encoded(plan, value)
         id = way.id or result_id(parent.identity, plan.task.name)
         outlet.emit(origin, Emission(value, text, id, way.group, way.priority, way.task), last=True)
+
+
+def _hand_on_plain(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Outlet) -> None:
+    """Emit one value that goes the usual way."""
+    if result is None and plan.ignore_none:
+        return
+    task = plan.next.name if plan.next else None
+    text = None if task is None else _encoded(plan, result)
+    id = result_id(parent.identity, plan.task.name)
+    outlet.emit(origin, Emission(result, text, id, parent.group, parent.priority, task), last=True)
 
 
 def several(
@@ -234,14 +255,20 @@ def on_its_way(plan: Plan, parent: Message, result: Any) -> tuple[Any, Way]:
 def failure(task: Task, attempt: int, error: BaseException) -> Outcome:
     """Return what follows from the ``attempt``-th failed call of a message (1 is the first)."""
     decided = isinstance(error, Retry | Reject)
-    if task.on_error == "raise" and not decided:
-        return Outcome(Ending.RAISE, error=error)
     final = task.retries is not None and attempt > task.retries
-    if final or isinstance(error, (*task.non_retryable, CodecError, OptionError, HopLimitError, Reject)):
-        return Outcome(Ending.DEAD, death=death(task, error, attempt), error=error)
-    if isinstance(error, Retry) and error.delay is not None:
-        return Outcome(Ending.RETRY, delay=error.delay, error=error)
-    return Outcome(Ending.RETRY, delay=safe_delay(task, attempt, error), error=error)
+    ends = isinstance(error, (*task.non_retryable, CodecError, OptionError, HopLimitError, Reject))
+    ending, delay, reason = Ending.RETRY, 0.0, None
+    if task.on_error == "raise" and not decided:
+        ending = Ending.RAISE
+    elif final or ends:
+        ending, reason = Ending.DEAD, death(task, error, attempt)
+    elif isinstance(error, Retry) and error.delay is not None:
+        delay = error.delay
+    else:
+        delay = safe_delay(task, attempt, error)
+    is_shown = ending is Ending.DEAD or logger.isEnabledFor(logging.DEBUG)
+    shown = error_text.loggable(error) if is_shown else None
+    return Outcome(ending, delay, reason, error, error_text.describe(error), shown)
 
 
 def safe_delay(task: Task, attempt: int, error: BaseException) -> float:

@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from sqspipes.brokers.base import Limits
 from sqspipes.brokers.exchange import Receive
-from sqspipes.engine.lanes import SHARE_OF_HIGHER, Lanes
+from sqspipes.engine.lanes import SHARE_OF_HIGHER
 from sqspipes.engine.loop import EngineLoop, Timer
-from sqspipes.engine.pace import MOST_BEHIND, MOST_PARKED, Arrivals, Pace
+from sqspipes.engine.pace import MOST_BEHIND, MOST_PARKED, Arrivals
 from sqspipes.engine.requests import PatientRequest, Requests
+from sqspipes.engine.task_state import TaskState
 from sqspipes.messages.message import Delivery
 from sqspipes.support import clocks
 from sqspipes.support.clocks import LeaseClock
-from sqspipes.tasks.task import Task
 
 #: Messages of an answer after which a queue of groups is asked again without a poll.
 MANY_GROUPED = 3
@@ -100,18 +100,17 @@ class Admission:
 
     def __init__(
         self,
-        task: Task,
+        state: TaskState,
         levels: Sequence[int],
-        lanes: Lanes,
-        pace: Pace,
         requests: Requests,
         limits: Limits,
         clock: LeaseClock,
         linger: float,
     ) -> None:
-        self._task = task
-        self._lanes = lanes
-        self._pace = pace
+        task = self._task = state.task
+        self._lanes = state.lanes
+        self._pace = state.pace
+        self._suspects = state.suspects
         self._requests = requests
         self._loop: EngineLoop = requests.loop
         self._limits = limits
@@ -124,7 +123,6 @@ class Admission:
         self.is_stopped = False
         self.is_pause_over = False  #: since the last invitation
         self.unblocked = 0  #: messages put with a group that were acknowledged
-        self.suspects: dict[str, int] = {}  #: suspects that are held, by queue
         self._answers: list[tuple[Received, _OpenReceive]] = []
         self._timer: Timer | None = None
         # The name of each receive: a random one each time would ask the system for it.
@@ -338,7 +336,7 @@ class Admission:
 
     def _one_at_a_time(self, level: Level) -> bool:
         """Say whether receives of a queue may not overlap, as one of its messages may kill its process."""
-        return bool(level.singly or self.suspects.get(level.queue, 0))
+        return bool(level.singly or self._suspects.get(level.queue, 0))
 
     # Strict levels
 

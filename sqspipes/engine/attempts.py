@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -24,15 +23,13 @@ class Attempts:
     """The attempts of messages that are not held now, by queue and broker's message id."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._of: OrderedDict[tuple[str, str], Attempt] = OrderedDict()
 
     def remember(self, held: Held) -> None:
         """Remember a message that is given back now."""
-        with self._lock:
-            self._of[held.key] = Attempt(held.failures, held.given_back + 1)
-            if len(self._of) > MOST_REMEMBERED:
-                self._of.popitem(last=False)
+        self._of[held.key] = Attempt(held.failures, held.given_back + 1)
+        if len(self._of) > MOST_REMEMBERED:
+            self._of.popitem(last=False)
 
     def of(self, delivery: Delivery) -> Attempt:
         """Return what is remembered of a message."""
@@ -42,8 +39,7 @@ class Attempts:
         """Return what is remembered of a message that is held from now on, and forget it."""
         if not self._of:
             return _NOTHING
-        with self._lock:
-            return self._of.pop((delivery.queue, delivery.id), _NOTHING)
+        return self._of.pop((delivery.queue, delivery.id), _NOTHING)
 
 
 _NOTHING = Attempt()

@@ -58,7 +58,8 @@ class Batcher(Generic[Payload]):
         self._loop = requests.loop
         self._limits = limits
         self._ready: deque[Item[Payload]] = deque()
-        self._behind: dict[str, deque[Item[Payload]]] = {}  # keys that are ready or under way, and what waits
+        # Keys that are ready or under way, and what waits; None as long as nothing does.
+        self._behind: dict[str, deque[Item[Payload]] | None] = {}
         self._resting: dict[Item[Payload], Timer] = {}  # to be asked again after a pause
         self._due = math.inf  # the earliest of what is ready
         self._timer: Timer | None = None
@@ -79,17 +80,22 @@ class Batcher(Generic[Payload]):
         """Whether so much waits that whoever adds to it should wait."""
         return self.items >= MOST_WAITING_ITEMS or self.bytes >= MOST_WAITING_BYTES
 
-    def add(self, item: Item[Payload]) -> None:
-        """Add an entry."""
-        self.items += 1
-        self.bytes += item.size
-        if item.key is not None:
-            behind = self._behind.get(item.key)
-            if behind is not None:
-                behind.append(item)
-                return
-            self._behind[item.key] = deque()
-        self._make_ready(item)
+    def add(self, items: Sequence[Item[Payload]]) -> None:
+        """Add entries, in order."""
+        self.items += len(items)
+        for item in items:
+            self.bytes += item.size
+            if item.key is not None:
+                if item.key in self._behind:
+                    behind = self._behind[item.key]
+                    if behind is None:
+                        behind = self._behind[item.key] = deque()
+                    behind.append(item)
+                    continue
+                self._behind[item.key] = None
+            self._ready.append(item)
+            if item.due < self._due:
+                self._due = item.due
         self._go()
 
     def hasten(self) -> None:
@@ -106,14 +112,11 @@ class Batcher(Generic[Payload]):
             self._return(item)
         self._go()
 
-    def _make_ready(self, item: Item[Payload]) -> None:
-        self._ready.append(item)
-        self._due = min(self._due, item.due)
-
     def _go(self) -> None:
         """Ask for what is full, or due."""
-        while self._ready and self._asking < self._limits.requests_in_flight:
-            if len(self._ready) < self._limits.entries and not self._is_hurried:
+        limits = self._limits
+        while self._ready and self._asking < limits.requests_in_flight:
+            if len(self._ready) < limits.entries and not self._is_hurried:
                 due = self._due + (MOST_GATHERING_SECONDS if self._asking else 0.0)
                 if self._loop.now() < due:
                     self._go_at(due)
@@ -175,12 +178,12 @@ class Batcher(Generic[Payload]):
 
     def _came(self, items: list[Item[Payload]], answers: Sequence[Answer]) -> None:
         self._asking -= 1
-        over: list[tuple[Item[Payload], Answer]] = []
-        for item, answer in zip(items, answers, strict=True):
-            if answer.kind is Kind.AGAIN:
+        over = list(zip(items, answers, strict=True))
+        again = [pair for pair in over if pair[1].kind is Kind.AGAIN]
+        if again:
+            over = [pair for pair in over if pair[1].kind is not Kind.AGAIN]
+            for item, answer in again:
                 self._rest(item, answer.reason)
-            else:
-                over.append((item, answer))
         try:
             self._end(over)
         finally:
@@ -212,7 +215,9 @@ class Batcher(Generic[Payload]):
             if item.key is not None:
                 behind = self._behind[item.key]
                 if behind:
-                    self._make_ready(behind.popleft())
+                    following = behind.popleft()
+                    self._ready.append(following)
+                    self._due = min(self._due, following.due)
                 else:
                     del self._behind[item.key]
         if over:

@@ -112,6 +112,8 @@ class CallSide:
         self._loop = loop
         self._died = died
         self._about_to_wait = about_to_wait
+        self._is_batch = plan.task.batch is not None
+        self._what = f"result of {plan.task.name}"
         self._rooms: dict[str, EmitRoom] = {}
         self.is_abandoned = self.is_closed = False
 
@@ -121,7 +123,7 @@ class CallSide:
         if any(held.lost or held.expires <= now for held in call.messages):
             self._tell(partial(self._sink.too_late, call))
             return
-        self._sink.began(call, clocks.monotonic())
+        self._sink.state.began(call, clocks.monotonic())
         try:
             outcomes = self.perform(call)
         except Abandoned:
@@ -131,7 +133,7 @@ class CallSide:
 
     def perform(self, call: Call) -> Sequence[Outcome]:
         """Call the task; return an outcome for each message."""
-        if self._plan.task.batch is not None:
+        if self._is_batch:
             return perform_batch(self._plan, call.messages, self)
         (held,) = call.messages
         token = current.begin(held, self._clock)
@@ -146,7 +148,6 @@ class CallSide:
         ``measures``: what was computed is no waiting. Without it all of the call counts as waited.
         """
         began, used = clocks.monotonic(), time.thread_time() if measures else 0.0
-        self._sink.began(call, began)
         outcomes: Sequence[Outcome] | None = None
         log_writer.write_here(True)
         try:
@@ -164,7 +165,7 @@ class CallSide:
 
     def make(self, held: Held) -> Any:
         """Return an async function's coroutine or generator for a message."""
-        self._sink.began(Call((held,)), clocks.monotonic())
+        self._sink.state.began(Call((held,)), clocks.monotonic())
         current.begin(held, self._clock)  # in an asyncio task of its own
         return called(self._plan.function, held.message.value, *self._plan.task.args)
 
@@ -198,7 +199,7 @@ class CallSide:
             stream.wait_for_room()
         if emission.task is None:
             if stream is None:
-                check_nothing_lazy(emission.value, f"result of {self._plan.task.name}")
+                check_nothing_lazy(emission.value, self._what)
             else:
                 self._tell(partial(self._sink.offer, origin, emission.value))
             return
@@ -261,17 +262,18 @@ class CallSide:
         parent = origin.message if isinstance(origin, Held) else None
         assert emission.task is not None
         task = self._plan.tasks[emission.task]
+        level = task.level(emission.priority)
         message = Message(
-            id=emission.id,
-            value=emission.value,
-            group=emission.group,
-            priority=task.level(emission.priority),
-            first_put=parent.first_put if parent else time.time(),
-            extra=perform.passed_on(parent.extra, self._plan.task, task) if parent else {},
+            emission.id,
+            emission.value,
+            emission.group,
+            level,
+            parent.first_put if parent else time.time(),
+            0,
+            perform.passed_on(parent.extra, self._plan.task, task) if parent else {},
         )
-        queue = task.queue(message.priority)
-        what = f"result of {self._plan.task.name}"
-        entry = message_entry(self._message_bytes(queue), queue, message, emission.text, what)
+        queue = task.queue(level)
+        entry = message_entry(self._message_bytes(queue), queue, message, emission.text, self._what)
         output = (queue, entry.group, entry.id, emission.content)
         arrived = None
         if self._stream is not None:

@@ -143,7 +143,7 @@ class Crew:
 
     # By the leader
 
-    def call(self, work: Callable[[], Result]) -> Result:
+    def call(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Make a call without the baton; ``work`` must not raise.
 
         Raises ``LostBatonError``, with the result, if another thread leads when the call ends.
@@ -158,7 +158,7 @@ class Crew:
                 leadership.is_calling = False
                 raise
         leadership.baton.release()
-        result = work()
+        result = work(*arguments)
         if not leadership.baton.acquire(False):
             raise LostBatonError(result)
         leadership.is_calling = leadership.waits = False

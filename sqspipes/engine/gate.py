@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from sqspipes.calls.held import Held
@@ -37,7 +36,7 @@ class Gate:
     may do so are a credit: it is spent while calls are kept back, and grows by a tenth of the time in which none
     are. When it is spent, the suspect begins beside the calls that still run, and new calls begin beside it.
 
-    ``opened`` is called, without the lock, when a call that was refused may be let in now, and when a suspect left.
+    ``opened`` is called when a call that was refused may be let in now, and when a suspect left.
     ``tick`` is told when ``look`` is to be called.
     """
 
@@ -50,7 +49,6 @@ class Gate:
         self._opened = opened
         self._clock = clock
         self._tick = tick
-        self._lock = threading.Lock()
         self._inside: dict[Held, int] = {}  # how many calls of each message run, the oldest first
         self._alone: Held | None = None
         self._wanting: dict[Held, None] = {}  # suspects that wait for the calls under way
@@ -66,30 +64,29 @@ class Gate:
 
     def enter(self, held: Held) -> bool:
         """Let a call begin, or say no: then ``opened`` tells when to ask again."""
-        with self._lock:
-            if self._since is None and not held.suspect:  # nearly always
-                self._inside[held] = self._inside.get(held, 0) + 1
-                return True
-            was_shut = self.shut
-            told = self._expire()
-            if held.suspect:
-                allowed = not self._inside or held in self._admitted
-                if not self._inside:
-                    self._wanting.pop(held, None)
-                    self._alone = held
-                    self._keep_back()
-                elif not allowed:
-                    self._wanting[held] = None
-                    self._keep_back()
-                    told += self._expire()
-                    allowed = held in self._admitted
-                self._admitted.discard(held)
-            else:
-                allowed = self._since is None
-            if allowed:
-                self._inside[held] = self._inside.get(held, 0) + 1
-            self._refused |= not allowed
-            opened = was_shut and not self.shut
+        if self._since is None and not held.suspect:  # nearly always
+            self._inside[held] = self._inside.get(held, 0) + 1
+            return True
+        was_shut = self.shut
+        told = self._expire()
+        if held.suspect:
+            allowed = not self._inside or held in self._admitted
+            if not self._inside:
+                self._wanting.pop(held, None)
+                self._alone = held
+                self._keep_back()
+            elif not allowed:
+                self._wanting[held] = None
+                self._keep_back()
+                told += self._expire()
+                allowed = held in self._admitted
+            self._admitted.discard(held)
+        else:
+            allowed = self._since is None
+        if allowed:
+            self._inside[held] = self._inside.get(held, 0) + 1
+        self._refused |= not allowed
+        opened = was_shut and not self.shut
         say(told)
         if opened:
             self._opened()
@@ -97,45 +94,42 @@ class Gate:
 
     def leave(self, *helds: Held) -> None:
         """Note that calls are over."""
-        with self._lock:
-            for held in helds:
-                left = self._inside.pop(held, 1) - 1
-                if left:
-                    self._inside[held] = left
-            was_alone = self._alone is not None and self._alone not in self._inside
-            if was_alone:
-                self._alone = None
-            self._go_on()
-            opened = was_alone or (self._refused and (not self._inside or self._since is None))
-            if opened:
-                self._refused = False
+        for held in helds:
+            left = self._inside.pop(held, 1) - 1
+            if left:
+                self._inside[held] = left
+        if self._since is None and not self._refused:  # nearly always
+            return
+        was_alone = self._alone is not None and self._alone not in self._inside
+        if was_alone:
+            self._alone = None
+        self._go_on()
+        opened = was_alone or (self._refused and (not self._inside or self._since is None))
+        if opened:
+            self._refused = False
         if opened:
             self._opened()
 
     def forget(self, held: Held) -> None:
         """Note that a message that was refused is not held any more."""
-        with self._lock:
-            self._admitted.discard(held)
-            wanted = held in self._wanting
-            self._wanting.pop(held, None)
-            self._go_on()
-            opened = wanted and (not self._inside or not self._wanting)
+        self._admitted.discard(held)
+        wanted = held in self._wanting
+        self._wanting.pop(held, None)
+        self._go_on()
+        opened = wanted and (not self._inside or not self._wanting)
         if opened:
             self._opened()
 
     def look(self) -> float | None:
         """Let others go on when they were kept back for long enough; return when to look again."""
-        with self._lock:
-            was_shut = self.shut
-            told = self._expire()
-            opened = was_shut and not self.shut
-            due = None if self._since is None else self._since + self._credit
+        was_shut = self.shut
+        told = self._expire()
+        opened = was_shut and not self.shut
+        due = None if self._since is None else self._since + self._credit
         say(told)
         if opened:
             self._opened()
         return due
-
-    # The lock is held in what follows.
 
     def _keep_back(self) -> None:
         if self._since is None:

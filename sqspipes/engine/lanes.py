@@ -51,6 +51,7 @@ class Lanes:
         self._serial = itertools.count()
         self.of = [LevelCounts() for _ in range(levels)]  #: by level
         self.floor = 0
+        self._has_one_level = levels == 1
         self._strict = strict
         self._higher = 0  # calls in a row that began while a lower level was ready
         self._last_lower = levels  # the lower level that had its share last
@@ -58,6 +59,8 @@ class Lanes:
     @property
     def ready(self) -> int:
         """Lanes whose head may run."""
+        if self._has_one_level:
+            return self.of[0].ready
         return sum([counts.ready for counts in self.of])
 
     @property
@@ -92,20 +95,23 @@ class Lanes:
 
     def add(self, held: Held) -> None:
         """Put a message at the end of its lane."""
-        key = (held.delivery.queue, held.delivery.group)
-        lane = self._lanes.get(key)
+        queue, _, _, _, _, group, _ = held.delivery
+        lane = self._lanes.get((queue, group))
         if lane is None:
-            lane = self._lanes[key] = Lane(key)
+            lane = held.lane = self._lanes[queue, group] = Lane((queue, group))
+            lane.messages.append(held)
+            self._make_ready(held)
+            return
         held.lane = lane
         held.state = State.WAITING
         lane.messages.append(held)
-        if len(lane.messages) == 1:
-            self._make_ready(held)
-        else:
-            self.of[held.level].waiting += 1
+        self.of[held.level].waiting += 1
 
     def peek(self, beside: Held | None = None) -> Held | None:
         """Return the message to start next, to go ``beside`` another one of its level if there is any."""
+        if self._has_one_level:  # nearly always
+            redelivered, new = self._ready[0]
+            return redelivered[0] if redelivered else new[0] if new else None
         levels = [level for level in range(self.floor, len(self.of)) if self.of[level].ready]
         if not levels:
             return None
@@ -127,6 +133,8 @@ class Lanes:
 
     def begun(self, held: Held) -> None:
         """Note that a call of a message begins, for the turns of the levels."""
+        if self._has_one_level:
+            return
         if any(counts.ready for counts in self.of[held.level + 1 :]):
             self._higher, self._last_lower = 0, held.level
         elif any(counts.ready for counts in self.of[: held.level]):
@@ -134,9 +142,11 @@ class Lanes:
 
     def start(self, held: Held) -> None:
         """Mark what ``peek`` returned as running."""
-        self._queue_of(held).popleft()
-        self.of[held.level].ready -= 1
-        self.of[held.level].running += 1
+        redelivered, new = self._ready[held.level]
+        (redelivered if held.redelivered else new).popleft()
+        counts = self.of[held.level]
+        counts.ready -= 1
+        counts.running += 1
         held.state = State.RUNNING
 
     def behind(self, held: Held, most: int) -> list[Held]:
@@ -151,7 +161,20 @@ class Lanes:
     def finish(self, held: Held) -> None:
         """Take the head of a running lane out for good; the next one becomes ready, unless it runs too."""
         held.state = State.SETTLING
-        self._leave(held)
+        lane, counts = held.lane, self.of[held.level]
+        if lane is None:
+            counts.running -= 1
+            return
+        held.lane = None
+        messages = lane.messages
+        messages.popleft()
+        if not messages:
+            counts.running -= 1
+            del self._lanes[lane.key]
+        elif messages[0].state is not State.RUNNING:
+            counts.running -= 1
+            counts.waiting -= 1
+            self._make_ready(messages[0])
 
     def park(self, held: Held, until: float) -> None:
         """Keep the head of a running lane in place for a call at ``until``; what runs behind it waits again."""
@@ -223,26 +246,10 @@ class Lanes:
         else:
             counts.waiting -= 1
 
-    def _leave(self, held: Held) -> None:
-        lane, counts = held.lane, self.of[held.level]
-        if lane is None:
-            counts.running -= 1
-            return
-        held.lane = None
-        lane.messages.popleft()
-        following = lane.messages[0] if lane.messages else None
-        if following is not None and following.state is State.RUNNING:
-            return
-        counts.running -= 1
-        if following is None:
-            del self._lanes[lane.key]
-        else:
-            counts.waiting -= 1
-            self._make_ready(following)
-
     def _make_ready(self, held: Held) -> None:
         held.state = State.WAITING
-        self._queue_of(held).append(held)
+        redelivered, new = self._ready[held.level]
+        (redelivered if held.redelivered else new).append(held)
         self.of[held.level].ready += 1
 
     def _queue_of(self, held: Held) -> deque[Held]:

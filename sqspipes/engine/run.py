@@ -14,10 +14,8 @@ from sqspipes.brokers.adapter import open_exchange
 from sqspipes.brokers.base import Broker
 from sqspipes.calls import error_text
 from sqspipes.calls.held import Held, Origin
-from sqspipes.calls.outcome import Call
 from sqspipes.calls.run_loop import RunLoop
 from sqspipes.engine.background import Background
-from sqspipes.engine.calling import InlineCall
 from sqspipes.engine.control import Control
 from sqspipes.engine.crew import Crew, LostBatonError
 from sqspipes.engine.draining import Draining
@@ -218,7 +216,7 @@ class Run(Background):
 
     def oldest_call(self, task: str) -> float | None:
         """Return the seconds that a task's oldest running call has been running here."""
-        ages = [one.oldest_call() for name, one in self._tasks.items() if name == task]
+        ages = [one.state.oldest_call() for name, one in self._tasks.items() if name == task]
         ages += [source.oldest_call() for source in self._sources if source.task == task]
         return max((age for age in ages if age is not None), default=None)
 
@@ -295,7 +293,7 @@ class Run(Background):
                 self._called.kept_leader()
                 self._called = None
             for task in self._tasks.values():  # who may call a task depends on the thread that leads
-                task.is_dirty = True
+                task.state.is_dirty = True
             self._run_turns()
         self._crew.close()
 
@@ -321,33 +319,34 @@ class Run(Background):
         has_called = False
         for task in self._callees:
             now = clocks.monotonic()
-            until = now + SLICE_SECONDS
-            while now < until and task.is_called_here(now) and (call := task.next_call_here()) is not None:
+            if task.lanes.ready and task.is_called_here(now):
                 try:
-                    made = self._call(task, call)
+                    has_called |= self._make_calls_of(task, now)
                 except PartError as error:
                     self._engine_loop.errors.append(error)
                     return True
-                task.ended_here(made)
-                now, has_called = made.ended, True
         return has_called
 
-    def _call(self, task: TaskRun, call: Call) -> InlineCall:
-        context = task.context_here()
-        task.begin_here()
-        self._called = task
-        try:
-            made = self._crew.call(partial(task.side.run_here, call, context, task.measures))
-        except LostBatonError as lost:
-            (made,) = lost.args
-            self._engine_loop.tell(partial(task.ended_elsewhere, made))
-            raise
-        except Exception as error:  # nobody could watch: it has not begun
+    def _make_calls_of(self, task: TaskRun, now: float) -> bool:
+        """Make calls of one task for a slice of time."""
+        until, context, measures = now + SLICE_SECONDS, task.context_here(), task.measures
+        lease_now, run_here, may_call = self._shared.leases.clock.now(), task.side.run_here, True
+        has_called = False
+        while may_call and now < until and (call := task.next_call_here(lease_now, now)) is not None:
+            self._called = task
+            try:
+                made = self._crew.call(run_here, call, context, measures)
+            except LostBatonError as lost:
+                (made,) = lost.args
+                self._engine_loop.tell(partial(task.ended_elsewhere, made))
+                raise
+            except Exception as error:  # nobody could watch: it has not begun
+                self._called = None
+                task.not_begun_here(call)
+                raise PartError("crew", error) from error
             self._called = None
-            task.not_begun_here(call)
-            raise PartError("crew", error) from error
-        self._called = None
-        return made
+            may_call, now, has_called = task.ended_here(made), made.ended, True
+        return has_called
 
     def _guarded(self, part: str, stage: Callable[[], object]) -> None:
         """Do one stage; what it raises ends the run in good order."""
@@ -373,7 +372,7 @@ class Run(Background):
             except BaseException as error:
                 self._engine_loop.errors.append(error)
                 return 0.0
-        return 0.0 if any(task.is_dirty for task in self._tasks.values()) else seconds
+        return 0.0 if any(task.state.is_dirty for task in self._tasks.values()) else seconds
 
     def _apply_effects(self) -> None:
         effects = self._settling_part.effects
@@ -384,7 +383,7 @@ class Run(Background):
                 case Lost(held):
                     self._task_of(held).lost(held)
                 case Refused(held):
-                    self._task_of(held).refused(held)
+                    self._task_of(held).outcomes.refused(held)
 
     def _task_of(self, held: Held) -> TaskRun:
         return self._task_of_queue[held.delivery.queue]
@@ -433,14 +432,16 @@ class Run(Background):
 
     def _gate_opened(self) -> None:
         for task in self._tasks.values():
-            task.is_dirty = True
+            task.state.is_dirty = True
 
     # Draining
 
     def _look_at_drain(self) -> None:
         if self._stopping is not None:
             return
-        is_settling = not self._settling_part.all_is_safe or any(t.settling for t in self._tasks.values())
+        is_settling = not self._settling_part.all_is_safe or any(
+            t.state.settling for t in self._tasks.values()
+        )
         if is_settling and not self._is_calling:
             self._settling_part.hasten()
         due = self._engine_loop.now() + (HASTEN_SECONDS if is_settling else HASTEN_SECONDS * 5)
@@ -472,7 +473,7 @@ class Run(Background):
     @property
     def _is_calling(self) -> bool:
         """Whether calls are under way, or to come: what lingers may get company."""
-        is_working = any(task.calls or task.lanes.ready for task in self._tasks.values())
+        is_working = any(task.state.calls or task.lanes.ready for task in self._tasks.values())
         return is_working or any(source.live for source in self._sources)
 
     # Stopping
@@ -553,7 +554,7 @@ class Run(Background):
     def _calls_are_over(self) -> bool:
         if any(source.live for source in self._sources):
             return False
-        return not any(task.calls for task in self._tasks.values())
+        return not any(task.state.calls for task in self._tasks.values())
 
     def _begin_to_settle(self) -> None:
         for name, task in self._tasks.items():

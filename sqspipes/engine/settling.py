@@ -74,11 +74,18 @@ class Settling:
         if self.is_closed:
             return
         now = self._loop.now()
+        by_queue: dict[str, list[Item[Any]]] = {}
         for parcel in parcels:
-            parcel.origin.unsafe += 1
+            origin, queue, entry, _, linger, _, _ = parcel
+            origin.unsafe += 1
             self._unsafe += 1
-            entry = parcel.entry
-            self._batcher(SENDS, parcel.queue).add(Item(parcel, now + parcel.linger, entry.group, entry.size))
+            item = Item(parcel, now + linger, entry.group, entry.size)
+            if queue in by_queue:
+                by_queue[queue].append(item)
+            else:
+                by_queue[queue] = [item]
+        for queue, items in by_queue.items():
+            self._batcher(SENDS, queue).add(items)
 
     def expect(self, origin: Origin) -> None:
         """Count one more output that is not safe yet."""
@@ -146,18 +153,18 @@ class Settling:
 
     def give_back_delivery(self, delivery: Delivery, delay: float = 0.0) -> None:
         """Give back what was never held."""
-        self._batcher(RELEASES, delivery.queue).add(Item((delivery.receipt, delay), 0.0))
+        self._batcher(RELEASES, delivery.queue).add([Item((delivery.receipt, delay), 0.0)])
 
     def acknowledge_delivery(self, delivery: Delivery) -> None:
         """Acknowledge what was handed on before."""
-        self._batcher(CLEARS, delivery.queue).add(Item(delivery, 0.0))
+        self._batcher(CLEARS, delivery.queue).add([Item(delivery, 0.0)])
 
     def extend_due(self) -> float | None:
         """Extend the leases that are due; return when the next one will be, on the lease clock."""
         helds, next_due = self._leases.due()
         for held in helds:
             if self._leases.wanted(held) >= SHORTEST_EXTEND:
-                self._batcher(EXTENDS, held.delivery.queue).add(Item(held, 0.0))
+                self._batcher(EXTENDS, held.delivery.queue).add([Item(held, 0.0)])
             else:  # the broker's longest lease is over
                 self.effects.append(Lost(held))
         return next_due
@@ -236,11 +243,18 @@ class Settling:
 
     def _acknowledge(self, helds: Iterable[Held]) -> None:
         now = self._loop.now()
+        by_queue: dict[str, list[Item[Held]]] = {}
         for held in helds:
             if held.refused is not None:
                 self.effects.append(Refused(held))
+                continue
+            queue, item = held.delivery.queue, Item(held, now + held.linger)
+            if queue in by_queue:
+                by_queue[queue].append(item)
             else:
-                self._batcher(ACKS, held.delivery.queue).add(Item(held, now + held.linger))
+                by_queue[queue] = [item]
+        for queue, items in by_queue.items():
+            self._batcher(ACKS, queue).add(items)
 
     def _acknowledged(self, pairs: Pairs) -> None:
         over: list[Held] = []

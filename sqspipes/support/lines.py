@@ -93,6 +93,7 @@ _escaping = _Escaping()
 def logger(name: str) -> logging.Logger:
     """Return the logger of a module, or of a step: its lines are safe to show."""
     found = logging.getLogger(name)
-    found.addFilter(_escaping)  # a second time it is no second one
+    # A second time these are no second ones. The writer's is first: to escape is left to its thread, too.
     found.addFilter(log_writer)
+    found.addFilter(_escaping)
     return found

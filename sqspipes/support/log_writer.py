@@ -68,8 +68,10 @@ class LogWriter(logging.Filter):
             if self._thread is not None or self._has_started():
                 return False
             waiting, self._lines = self._lines, deque()
+        self.write_here(True)
         for each in waiting:  # the line of this record among them
             _write(each)
+        self.write_here(False)
         return False
 
     def _has_started(self) -> bool:
@@ -109,8 +111,9 @@ class LogWriter(logging.Filter):
 
 
 def _write(record: logging.LogRecord) -> None:
-    with suppress(BaseException):  # a handler that raises is its program's; the run goes on
-        logging.getLogger(record.name).callHandlers(record)
+    # Through the other filters, too. A handler that raises is its program's: the run goes on.
+    with suppress(BaseException):
+        logging.getLogger(record.name).handle(record)
 
 
 log_writer = LogWriter()

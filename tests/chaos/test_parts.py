@@ -15,6 +15,7 @@ import pytest
 from sqspipes import Broker, RunError, TaskClient
 from sqspipes.engine.leases import Leases
 from sqspipes.engine.loop import EngineLoop
+from sqspipes.engine.outcomes import Outcomes
 from sqspipes.engine.policy import CallPolicy
 from sqspipes.engine.settling import Settling
 from sqspipes.engine.source import Source
@@ -137,7 +138,7 @@ PARTS: dict[str, tuple[Provoke, int, str, bool]] = {
     "extend": (of_broker("extend"), 1, "extend ", False),
     "admission": (of_part(TaskRun, "take_in"), 20, "task ", False),
     "scheduling": (of_part(TaskRun, "_begin_calls"), 20, "task ", False),
-    "outcome": (of_part(TaskRun, "_settle_calls"), 20, "task ", False),
+    "outcome": (of_part(Outcomes, "end"), 20, "task ", False),
     "settled": (of_part(TaskRun, "settled"), 9, "settling", False),
     "answers of sends": (of_part(Settling, "_sent"), 4, "send ", False),
     "timers": (of_part(Leases, "due"), 2, "run", False),

@@ -7,6 +7,9 @@ import logging
 import threading
 from typing import Any
 
+import pytest
+
+from sqspipes import NoMessageError, current_message
 from tests.integration.support import PATIENCE, Seen, passed, piped, until
 
 MEMORY = {"broker": "memory://"}
@@ -134,3 +137,28 @@ def test_log_handler_that_blocks_holds_up_no_call_and_no_stop(domain: str) -> No
     finally:
         go_on.set()
         logger.removeHandler(handler)
+
+
+def test_text_of_an_error_is_made_by_its_call_or_by_the_log(
+    domain: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "sqspipes")
+    asked: set[str] = set()
+
+    class TellingError(Exception):
+        def __str__(self) -> str:
+            try:
+                current_message()
+                asked.add("call")
+            except NoMessageError:
+                asked.add(threading.current_thread().name)
+            return "told"
+
+    def fail(value: int) -> None:
+        raise TellingError
+
+    with piped(domain, MEMORY, {"method": fail, "workers": 2, "retries": 1, "backoff": 0.0}) as client:
+        client.put(0)
+        assert client.run(drain=True).dead == 1
+    assert "call" in asked
+    assert asked <= {"call", "sqspipes log"}

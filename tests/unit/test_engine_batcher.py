@@ -38,7 +38,7 @@ class Gathering:
     def add(self, *payloads: int, key: str | None = None, size: int = 0, linger: float = LINGER) -> None:
         """Add entries that are due after a linger."""
         for payload in payloads:
-            self.batcher.add(Item(payload, self.engine.clock.now + linger, key, size))
+            self.batcher.add([Item(payload, self.engine.clock.now + linger, key, size)])
 
     @property
     def asked(self) -> list[list[str]]:

@@ -47,9 +47,13 @@ class Bell:
         self._times: dict[str, float] = {}
         #: Rises with each interrupt.
         self.interrupts = 0
+        #: Are told of queues in which something became deliverable, by the thread that made it so.
+        self.listeners: set[Callable[[Iterable[str]], object]] = set()
 
     def ring(self, queues: Iterable[str]) -> None:
         """Wake the receives of queues in which something became deliverable."""
+        for hear in tuple(self.listeners):
+            hear(queues)
         if self._waiters:
             # Without the lock: what puts may be interrupted, and nobody may have to wait for it then.
             for queue in queues:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from sqspipes.brokers.base import OK, Answer, Broker, Depth, Entry, Limits, QueueSpec
+from sqspipes.brokers.exchange import Exchange, ExchangeLoop
 from sqspipes.brokers.rules import LEASE_LOST, check_count, check_seconds, refusal
 from sqspipes.brokers.sqlite import leases as flight
 from sqspipes.brokers.sqlite import queues, receiving, sending
 from sqspipes.brokers.sqlite.bell import Bell
+from sqspipes.brokers.sqlite.exchange import MemoryExchange
 from sqspipes.brokers.sqlite.fork import survive_forks
 from sqspipes.brokers.sqlite.store import Store
 from sqspipes.brokers.sqlite.url import parse
@@ -84,6 +86,12 @@ class SqliteBroker(Broker):
                 elif not self._bell.wait(waiter, deadline):
                     break
         return taken
+
+    def exchange(self, loop: ExchangeLoop, name: str) -> Exchange | None:
+        """Return an exchange over a broker in memory; None where requests may block: a file, or a subclass."""
+        if self._place.path is not None or type(self) is not SqliteBroker:
+            return None
+        return MemoryExchange(self, self._bell, lambda queue: self._due(queue) <= self._clock(), loop)
 
     def ack(self, queue: str, receipts: Sequence[str]) -> list[Answer]:
         """Delete delivered messages for good."""
