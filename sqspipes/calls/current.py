@@ -10,7 +10,8 @@ from sqspipes.calls.held import Held
 from sqspipes.errors import NoMessageError
 from sqspipes.support.clocks import LeaseClock
 
-_current: ContextVar[tuple[Held, LeaseClock] | None] = ContextVar("sqspipes_message", default=None)
+#: What the calling thread, or asyncio task, is called for.
+CURRENT: ContextVar[tuple[Held, LeaseClock] | None] = ContextVar("sqspipes_message", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def current_message() -> CurrentMessage:
 
     Raises ``NoMessageError`` outside a task, in a source, and in threads that a task has started.
     """
-    found = _current.get()
+    found = CURRENT.get()
     if found is None:
         raise NoMessageError("current_message() is for tasks: this thread is not called for a message")
     held, clock = found
@@ -52,9 +53,9 @@ def current_message() -> CurrentMessage:
 
 def begin(held: Held, clock: LeaseClock) -> Token[tuple[Held, LeaseClock] | None]:
     """Let ``current_message`` return this one in the calling thread, or asyncio task, until the ``end``."""
-    return _current.set((held, clock))
+    return CURRENT.set((held, clock))
 
 
 def end(token: Token[tuple[Held, LeaseClock] | None]) -> None:
     """Let ``current_message`` return what it did before the ``begin``."""
-    _current.reset(token)
+    CURRENT.reset(token)

@@ -39,7 +39,8 @@ def perform(plan: Plan, held: Held, outlet: Outlet) -> Outcome:
     """Call the function for one message and hand its outputs on."""
     message = held.message
     try:
-        hand_on(plan, held, message, called(plan.function, message.value, *plan.task.args), outlet)
+        result = called(plan.function, message.value, *plan.task.args)
+        hand_on(plan, held, message, result, outlet)
     except Abandoned:
         raise
     except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too

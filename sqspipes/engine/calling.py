@@ -7,42 +7,51 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+from sqspipes.brokers.base import Entry, list_key
 from sqspipes.calls import current, perform
 from sqspipes.calls.batch import perform_batch
+from sqspipes.calls.current import CURRENT
 from sqspipes.calls.entries import message_entry
 from sqspipes.calls.held import Held, Origin, Parcel
 from sqspipes.calls.outcome import Abandoned, Call, Emission, Outcome
 from sqspipes.calls.run_loop import RunLoop
-from sqspipes.defaults import MOST_WAITING_BYTES, MOST_WAITING_ITEMS
+from sqspipes.defaults import LETTER_BYTES, MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 from sqspipes.engine.stream import Stream
-from sqspipes.messages.message import Message
+from sqspipes.messages.body import plain
+from sqspipes.messages.message import Message, lane_and_key
 from sqspipes.messages.values import check_nothing_lazy
 from sqspipes.support import clocks
 from sqspipes.support.clocks import LeaseClock
 from sqspipes.support.forked import called
-from sqspipes.support.log_writer import log_writer
 from sqspipes.tasks.plan import Plan
+from sqspipes.tasks.task import Task
 
 #: Has something done in the engine's next turn.
 Tell = Callable[[Callable[[], object]], object]
 
 
+#: What came of a call that the leader made: its outcomes, None if its run had given it up; when it ended, on the
+#: monotonic clock; and how many seconds of it were waited.
+InlineCall: TypeAlias = tuple[Sequence[Outcome] | None, float, float]
+
 #: Seconds between two looks of a call that waits whether its run is over.
 FLUSH_SECONDS = 1.0
 
 
-class InlineCall(NamedTuple):
-    """A call that the leader has made: when it ended, and how many seconds of it were waited.
+class _Route(NamedTuple):
+    """Where outputs for one level of a task go.
 
-    ``outcomes`` is None of a call that its run had given up.
+    ``most`` is the largest body, in bytes, that the queue takes. ``is_plain``: bodies there are ours, and the task
+    comes later in the pipe.
     """
 
-    call: Call
-    outcomes: Sequence[Outcome] | None
-    ended: float
-    waited: float
+    task: Task
+    level: int
+    queue: str
+    most: int
+    is_plain: bool
 
 
 class EmitRoom:
@@ -115,6 +124,7 @@ class CallSide:
         self._is_batch = plan.task.batch is not None
         self._what = f"result of {plan.task.name}"
         self._rooms: dict[str, EmitRoom] = {}
+        self._routes: dict[tuple[str, int], _Route] = {}  # by a task's name and a level
         self.is_abandoned = self.is_closed = False
 
     def run(self, call: Call) -> None:
@@ -136,11 +146,11 @@ class CallSide:
         if self._is_batch:
             return perform_batch(self._plan, call.messages, self)
         (held,) = call.messages
-        token = current.begin(held, self._clock)
+        token = CURRENT.set((held, self._clock))
         try:
             return [perform.perform(self._plan, held, self)]
         finally:
-            current.end(token)
+            CURRENT.reset(token)
 
     def run_here(self, call: Call, context: Context, measures: bool) -> InlineCall:
         """Run a call in the thread that leads; raises nothing.
@@ -149,17 +159,16 @@ class CallSide:
         """
         began, used = clocks.monotonic(), time.thread_time() if measures else 0.0
         outcomes: Sequence[Outcome] | None = None
-        log_writer.write_here(True)
         try:
             outcomes = context.run(self.perform, call)
         except Abandoned:
             pass
         except BaseException as error:
             self._died(f"worker {self._plan.task.domain} {self._plan.task.name}", error)
-        log_writer.write_here(False)
         ended = clocks.monotonic()
         computed = time.thread_time() - used if measures else 0.0
-        return InlineCall(call, outcomes, ended, max(0.0, ended - began - computed))
+        waited = ended - began - computed
+        return outcomes, ended, waited if waited > 0.0 else 0.0
 
     # For the event loop's executor
 
@@ -259,23 +268,29 @@ class CallSide:
         self._tell(partial(self._sink.emitted, parcel._replace(freed=partial(room.free, size))))
 
     def _parcel(self, origin: Origin, emission: Emission) -> Parcel:
+        value, text, id, group, priority, name, content = emission
+        assert name is not None
+        task = self._plan.tasks[name]
+        level = task.level(priority)
+        route = self._routes.get((name, level))
+        if route is None:
+            route = self._routes[name, level] = self._route(task, level)
         parent = origin.message if isinstance(origin, Held) else None
-        assert emission.task is not None
-        task = self._plan.tasks[emission.task]
-        level = task.level(emission.priority)
-        message = Message(
-            emission.id,
-            emission.value,
-            emission.group,
-            level,
-            parent.first_put if parent else time.time(),
-            0,
-            perform.passed_on(parent.extra, self._plan.task, task) if parent else {},
-        )
+        first_put = parent.first_put if parent else time.time()
+        entry = None
+        if text is not None and route.is_plain and not (parent and parent.extra):
+            body = plain(id, group, route.level, first_put, text)
+            if len(body) <= route.most - LETTER_BYTES:
+                entry = Entry(body, *lane_and_key(id, group))
+        if entry is None:
+            extra = perform.passed_on(parent.extra, self._plan.task, route.task) if parent else {}
+            message = Message(id, value, group, route.level, first_put, 0, extra)
+            entry = message_entry(route.most, route.queue, message, text, self._what)
+        output = (route.queue, entry.group, entry.id, content)
+        arrived = None if self._stream is None else partial(self._stream.offer, origin, value)
+        return Parcel(origin, route.queue, entry, arrived, self._linger, output)
+
+    def _route(self, task: Task, level: int) -> _Route:
         queue = task.queue(level)
-        entry = message_entry(self._message_bytes(queue), queue, message, emission.text, self._what)
-        output = (queue, entry.group, entry.id, emission.content)
-        arrived = None
-        if self._stream is not None:
-            arrived = partial(self._stream.offer, origin, emission.value)
-        return Parcel(origin, queue, entry, arrived, self._linger, output)
+        is_plain = list_key(queue) is None and task.index > self._plan.task.index
+        return _Route(task, level, queue, self._message_bytes(queue), is_plain)

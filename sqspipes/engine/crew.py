@@ -121,7 +121,7 @@ class Crew:
         self._watcher: CrewLock | None = None  # the same of the thread that glances at the leader
         self._watcher_sleeps = False
         self._threads = 0
-        self._leadership = Leadership(self._parts.lock())
+        self.leadership = Leadership(self._parts.lock())  #: of now
         self._over = self._taken_lock()
         self.is_started = self.is_closed = False
         self.takeovers = 0
@@ -130,7 +130,7 @@ class Crew:
 
     def start(self) -> None:
         """Begin to lead, in a thread of the crew."""
-        self._leadership.baton.acquire()
+        self.leadership.baton.acquire()
         self.is_started = True
         self._start_thread(self._first)
 
@@ -148,7 +148,7 @@ class Crew:
 
         Raises ``LostBatonError``, with the result, if another thread leads when the call ends.
         """
-        leadership = self._leadership
+        leadership = self.leadership
         leadership.calls += 1
         leadership.is_calling = True
         if self._watcher is None or self._watcher_sleeps:
@@ -179,7 +179,7 @@ class Crew:
 
     def about_to_wait(self) -> None:
         """Have another thread lead at once; to be called inside a call of the leader's that is about to wait."""
-        leadership = self._leadership
+        leadership = self.leadership
         if leadership.is_calling and leadership.thread == self._parts.thread():
             leadership.waits = True
             self._have_watched()
@@ -203,7 +203,7 @@ class Crew:
         self._follow()
 
     def _run_as_leader(self) -> None:
-        leadership = self._leadership
+        leadership = self.leadership
         leadership.thread, leadership.cpu_clock = self._parts.thread(), self._parts.cpu_clock()
         try:
             self._lead()
@@ -257,7 +257,7 @@ class Crew:
         at, cpu = self._parts.now(), None
         while not self.is_closed:
             bed.acquire(timeout=GLANCE_SECONDS)
-            leadership = self._leadership
+            leadership = self.leadership
             now, calls = self._parts.now(), (leadership, leadership.calls)
             if calls != seen:
                 seen, quiet, patient = calls, 0, 0
@@ -289,7 +289,7 @@ class Crew:
                 return
             self._watcher_sleeps = True
         # A call that began before it was seen that the watcher sleeps is seen here.
-        if self._leadership is leadership and not leadership.is_calling:
+        if self.leadership is leadership and not leadership.is_calling:
             bed.acquire()
         with _held(self._lock):
             self._watcher_sleeps = False
@@ -298,7 +298,7 @@ class Crew:
         with _held(self._lock):
             self._watcher = None
         leadership = Leadership(self._taken_lock())
-        self._leadership = leadership
+        self.leadership = leadership
         self.takeovers += 1
         self._run_as_leader()
 

@@ -47,13 +47,14 @@ class Incoming:
 
     def take(self, received: Received) -> Taken:
         """Take in the answer to a receive."""
-        is_suspicious = any(map(self._is_suspicious, received.deliveries))
+        often = [one for one in received.deliveries if one.receives > MOST_INNOCENT_RECEIVES]
+        is_suspicious = any(map(self._is_suspicious, often))
         if not received.deliveries:
             return Taken([], is_grouped=False, is_suspicious=is_suspicious)
         new = self._new(received)
         if not self._shared.heard.is_set():  # to set it takes longer
             self._shared.heard.set()
-        if len(new) > 1 and any(held.suspect for held in new):
+        if often and len(new) > 1 and any(held.suspect for held in new):
             # It comes again alone: of the receives that bury a killer, only some are its company's too.
             for held in new:
                 self._shared.attempts.remember(held)
@@ -105,6 +106,4 @@ class Incoming:
 
     def _is_suspicious(self, delivery: Delivery) -> bool:
         """Say whether a message was received so often, by others or before, that it may kill its process."""
-        if delivery.receives <= MOST_INNOCENT_RECEIVES:
-            return False
         return delivery.receives - self._shared.attempts.of(delivery).given_back > MOST_INNOCENT_RECEIVES

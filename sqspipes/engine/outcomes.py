@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 from sqspipes.brokers.base import Limits
 from sqspipes.calls import perform
@@ -27,12 +27,8 @@ logger = lines.logger(__name__)
 MOST_RECEIVES_TO_GIVE_BACK = MAX_RECEIVES // 2
 
 
-class EndedCall(NamedTuple):
-    """A call that has ended: an outcome for each of its messages, and for how many seconds each was called."""
-
-    call: Call
-    outcomes: Sequence[Outcome]
-    seconds: Sequence[float]
+#: A call that has ended, an outcome for each of its messages, and for how many seconds each was called.
+EndedCall: TypeAlias = tuple[Call, Sequence[Outcome], Sequence[float]]
 
 
 class Outcomes:
@@ -59,8 +55,12 @@ class Outcomes:
         logs = logger.isEnabledFor(logging.DEBUG)
         self._state.end(*[call for call, _, _ in ended])
         for call, outcomes, seconds in ended:
-            for outcome, took in zip(outcomes, seconds, strict=True):
-                self._count(outcome, took)
+            if outcomes[0] is DONE and len(outcomes) == 1:  # nearly always
+                self._state.pace.called(seconds[0], ok=True)
+                self._state.counts.done += 1
+            else:
+                for outcome, took in zip(outcomes, seconds, strict=True):
+                    self._count(outcome, took)
             if self.is_abandoned:
                 continue
             for held in call.messages:

@@ -68,13 +68,23 @@ class Stopping:
         if self._state.is_hurried and not self._was_hurried:
             self._was_hurried = True
             self._deadline = min(self._deadline, now + phase.hurried_seconds)
-        is_over = phase.is_over()
+        try:
+            is_over = phase.is_over()
+        except BaseException:  # it never says so
+            self._leave(phase, now)
+            raise
         if not is_over and now < self._deadline:
             return min(self._deadline - now, phase.look_seconds)
-        if not is_over and phase.is_needed:
+        if is_over:
+            self._go_on(now)
+        else:
+            self._leave(phase, now)
+        return 0.0
+
+    def _leave(self, phase: Phase, now: float) -> None:
+        if phase.is_needed:
             self.left_undone.append(phase.name)
         self._go_on(now)
-        return 0.0
 
     def _go_on(self, now: float) -> None:
         if not self._phases:

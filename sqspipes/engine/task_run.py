@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import Context
@@ -13,7 +12,7 @@ from sqspipes.calls.held import Held, Origin, Parcel
 from sqspipes.calls.outcome import Call, Outcome
 from sqspipes.engine.admission import Admission
 from sqspipes.engine.call_threads import CallThreads
-from sqspipes.engine.calling import CallSide, InlineCall
+from sqspipes.engine.calling import CallSide
 from sqspipes.engine.incoming import Incoming
 from sqspipes.engine.outcomes import EndedCall, Outcomes
 from sqspipes.engine.overdue import BLOCKED_SECONDS, Overdue
@@ -183,18 +182,18 @@ class TaskRun:
         now = self._shared.leases.clock.now()
         # Beside calls of leading threads none may wait for a thread: it would begin while all slots are taken.
         most = self._slots + (0 if self._calls_here else self._ahead)
-        while self.state.calls < most and (call := self._next_call(now)) is not None:
+        while self.state.calls < most and (call := self._scheduling.next_call(now)) is not None:
             begun.append(call)
+        self._end_uncalled()
         if not begun:
             return
         self._callers.give(begun)
         if self.plan.kind.is_async:
             self._shared.notify_at(now + BLOCKED_SECONDS)
 
-    def _next_call(self, now: float, begins: float = math.inf) -> Call | None:
-        """Return the next call, and give back or bury what cannot be called; the times are those of ``next_call``."""
+    def _end_uncalled(self) -> None:
+        """Give back or bury what scheduling found that cannot be called."""
         scheduling = self._scheduling
-        call = scheduling.next_call(now, begins)
         if scheduling.to_give_back:
             dropped, scheduling.to_give_back = scheduling.to_give_back, []
             self.outcomes.give_back(dropped)
@@ -202,7 +201,6 @@ class TaskRun:
             unreadable, scheduling.unreadable = scheduling.unreadable, []
             for held in unreadable:
                 self.outcomes.bury_unreadable(held)
-        return call
 
     # Calls by the leader
 
@@ -216,7 +214,8 @@ class TaskRun:
         """Return a call for the leader to make, or None; the times are those of ``Scheduling.next_call``."""
         if self.state.calls >= self._slots or not self.lanes.ready:
             return None
-        call = self._next_call(now, begins)
+        call = self._scheduling.next_call(now, begins)
+        self._end_uncalled()
         self._calls_here += call is not None
         return call
 
@@ -238,23 +237,22 @@ class TaskRun:
         self._calls_here -= 1
         self.too_late(call)
 
-    def ended_here(self, made: InlineCall) -> bool:
+    def ended_here(self, call: Call, outcomes: Sequence[Outcome] | None, ended: float, waited: float) -> bool:
         """Note how a call ended that the leader has made; return whether it may make the next one, too."""
         policy = self._policy
         assert policy is not None
-        policy.learn(made.waited, made.ended)
-        self.ended_elsewhere(made)
-        return policy.is_short(made.ended) and not self.state.is_stopping
+        policy.learn(waited, ended)
+        self.ended_elsewhere(call, outcomes, ended)
+        return policy.is_short(ended) and not self.state.is_stopping
 
-    def ended_elsewhere(self, made: InlineCall) -> None:
+    def ended_elsewhere(self, call: Call, outcomes: Sequence[Outcome] | None, ended: float) -> None:
         """Note how a call ended that had kept its leader; that was learnt when another thread began to lead."""
         self._calls_here -= 1
-        call, outcomes, ended, _ = made
         if outcomes is None:
             self.abandoned(call)
         else:
             running = self.state.running
-            self._ended.append(EndedCall(call, outcomes, [ended - running[held] for held in call.messages]))
+            self._ended.append((call, outcomes, [ended - running[held] for held in call.messages]))
 
     def kept_leader(self) -> None:
         """Learn that a call kept the leader for so long that another thread leads now."""
@@ -268,7 +266,7 @@ class TaskRun:
         """Note how a call ended."""
         now, running = clocks.monotonic(), self.state.running
         seconds = [now - min(running[held], now) for held in call.messages]
-        self._ended.append(EndedCall(call, outcomes, seconds))
+        self._ended.append((call, outcomes, seconds))
 
     def too_late(self, call: Call) -> None:
         """Give back what a thread was to call: it had waited until its lease was lost."""

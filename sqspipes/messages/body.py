@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -36,7 +37,8 @@ def encode(message: Message, value: str | None = None) -> str:
     """Return a message's body; ``value`` is its value's JSON text where the caller has it already."""
     redriven = bool(message.redrives > 0 and message.identity and message.death is None)
     if message.death is None and message.raw is None and not message.extra and not redriven:
-        return _plain(message, encode_value(message.value, "value") if value is None else value)
+        text = encode_value(message.value, "value") if value is None else value
+        return plain(message.id, message.group, message.priority, message.first_put, text, message.redrives)
     head: dict[str, Any] = dict(message.extra)
     head.update(sqspipes=FORMAT, id=message.id)
     if message.group is not None:
@@ -65,12 +67,12 @@ def encode(message: Message, value: str | None = None) -> str:
     return f'{encode_value(head, "the body")[:-1]},"value":{value}}}'
 
 
-def _plain(message: Message, value: str) -> str:
-    """Return the body of most messages: nothing in it but what each one has."""
-    group = "" if message.group is None else f'"group":{_quoted(message.group)},'
+def plain(id: str, group: str | None, priority: int, first_put: float, value: str, redrives: int = 0) -> str:
+    """Return the body of most messages: nothing in it but what each one has; ``value`` is JSON text."""
+    of_group = "" if group is None else f'"group":{_quoted(group)},'
     return (
-        f'{{"sqspipes":{FORMAT},"id":{_quoted(message.id)},{group}"priority":{message.priority},'
-        f'"put":{round(message.first_put, 3)!r},"redrives":{message.redrives},"value":{value}}}'
+        f'{{"sqspipes":{FORMAT},"id":{_quoted(id)},{of_group}"priority":{priority},'
+        f'"put":{round(first_put, 3)!r},"redrives":{redrives},"value":{value}}}'
     )
 
 
@@ -79,12 +81,12 @@ def decode(delivery: Delivery, level: int = 0) -> Message:
 
     A foreign body's id is the broker's message id.
     """
+    if (usual := _usual(delivery.body, delivery.id)) is not None:
+        return usual
     try:
-        body = _parsed(delivery.body)
+        body = _decoder.decode(delivery.body)
     except (ValueError, RecursionError) as error:
         raise DecodingError(f"the body is not JSON: {error}") from error
-    if type(body) is dict and (usual := _usual(body, delivery.id)) is not None:
-        return usual
     version = body.get("sqspipes") if isinstance(body, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         return foreign(delivery, body, level=level)
@@ -112,38 +114,30 @@ def _refuse_constant(name: str) -> Any:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+_raw_decode = _decoder.raw_decode
 _quoted = json.encoder.encode_basestring_ascii
 
 
-def _parsed(text: str) -> Any:
-    try:
-        body, end = _decoder.raw_decode(text)
-    except ValueError:
-        end = -1
-    # The slower way takes blanks around it, and tells errors.
-    return body if end == len(text) else _decoder.decode(text)
+#: What ``plain`` writes before the value.
+_USUAL = re.compile(
+    r'\{"sqspipes":1,"id":"([^"\\\x00-\x1f]+)",(?:"group":"([^"\\\x00-\x1f]+)",)?"priority":(0|[1-9][0-9]{0,8}),'
+    r'"put":((?:0|[1-9][0-9]{0,11})\.[0-9]{1,3}),"redrives":(0|[1-9][0-9]{0,8}),"value":'
+)
 
 
-def _usual(body: dict[str, Any], stored: str) -> Message | None:
-    """Return the message of a body that has what ``_plain`` writes and nothing else, or None."""
-    keys = len(body)
-    if not 6 <= keys <= 7:
+def _usual(text: str, stored: str) -> Message | None:
+    """Return the message of a body that ``plain`` has written, None of any other."""
+    head = _USUAL.match(text)
+    if head is None:
         return None
     try:
-        version, id, value, put = body["sqspipes"], body["id"], body["value"], body["put"]
-        priority, redrives = body["priority"], body["redrives"]
-        group = body["group"] if keys == 7 else None
-    except KeyError:
+        value, end = _raw_decode(text, head.end())
+    except (ValueError, RecursionError):
         return None
-    if not (type(id) is str and id and type(version) is type(priority) is type(redrives) is int):
+    if end != len(text) - 1 or text[end] != "}":
         return None
-    if not (type(put) is float and 0 <= put < math.inf and 0 < version <= FORMAT):
-        return None
-    if not (0 <= priority <= _MOST and 0 <= redrives <= _MOST):
-        return None
-    if keys == 7 and not (type(group) is str and group):
-        return None
-    return Message(id, value, group, priority, put, redrives, _NO_KEYS, None, None, stored)
+    id, group, priority, put, redrives = head.groups()
+    return Message(id, value, group, int(priority), float(put), int(redrives), _NO_KEYS, None, None, stored)
 
 
 def _read(body: dict[str, Any], stored: str, level: int) -> Message:

@@ -71,7 +71,7 @@ class Message:
     @property
     def lane(self) -> str:
         """The group in the broker's alphabet."""
-        return legal(self.id if self.group is None else self.group)
+        return lane_and_key(self.id, self.group)[0]
 
     @property
     def key(self) -> str:
@@ -79,7 +79,13 @@ class Message:
 
         A message without a group has the lane of its id, and a group may have that very name: they are told apart.
         """
-        id = legal(self.id)
-        if self.group is None:
-            return id
-        return id if self.lane != id else derived("grouped", id)
+        return lane_and_key(self.id, self.group)[1]
+
+
+def lane_and_key(id: str, group: str | None) -> tuple[str, str]:
+    """Return the group and the deduplication id of a message in the broker's alphabet."""
+    key = legal(id)
+    if group is None:
+        return key, key
+    lane = legal(group)
+    return lane, key if lane != key else derived("grouped", key)

@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 #: Lines that may wait for a log handler; further ones are counted, and the log says how many are missing.
@@ -35,27 +35,27 @@ class LogWriter(logging.Filter):
         self._thread: threading.Thread | None = None
 
     @contextmanager
-    def deferring(self, seconds: float) -> Iterator[None]:
-        """Leave the calling thread's lines to the writer; at the end wait so many seconds until they are written."""
+    def deferring(self, seconds: float, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Leave the calling thread's lines to the writer; at the end wait so many seconds until they are written.
+
+        The thread writes its lines itself as long as ``unless`` says so.
+        """
         with self._changed:
             self._deferring += 1
-        self._here.defers = True
+        self._here.writes_itself = unless
         try:
             yield
         finally:
-            self._here.defers = False
+            self._here.writes_itself = None
             self.flush(seconds)
             with self._changed:
                 self._deferring -= 1
                 self._changed.notify_all()
 
-    def write_here(self, here: bool) -> None:
-        """Within ``deferring``: have the calling thread write its lines itself, or not any more."""
-        self._here.defers = not here
-
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether a line is to be written at once, by the calling thread."""
-        if not getattr(self._here, "defers", False):
+        writes_itself = getattr(self._here, "writes_itself", None)
+        if writes_itself is None or writes_itself():
             return True
         if self._process != os.getpid():  # the thread stayed with the parent
             self._begin()
@@ -68,10 +68,10 @@ class LogWriter(logging.Filter):
             if self._thread is not None or self._has_started():
                 return False
             waiting, self._lines = self._lines, deque()
-        self.write_here(True)
+        self._here.writes_itself = None
         for each in waiting:  # the line of this record among them
             _write(each)
-        self.write_here(False)
+        self._here.writes_itself = writes_itself
         return False
 
     def _has_started(self) -> bool:

@@ -23,7 +23,7 @@ from sqspipes import (
     TaskClient,
 )
 from sqspipes.brokers.sqlite import SqliteBroker
-from sqspipes.engine import run as engine_run
+from sqspipes.engine import dues
 from tests.conftest import AWS
 from tests.integration.support import PATIENCE, Seen, in_flight, passed, piped, until, waiting
 from tests.integration.test_processes import two_at_work
@@ -111,7 +111,7 @@ def test_task_that_was_paused_before_the_run_takes_nothing_in_until_it_is_resume
 def test_run_whose_task_is_paused_does_not_say_that_it_waits_for_a_put(
     domain: str, looking: Looking, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_run, "QUIET_SECONDS", 0.3)
+    monkeypatch.setattr(dues, "QUIET_SECONDS", 0.3)
     with controlled(domain, looking, same) as client:
         client.create_queues()
         client.pause()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sqspipes.engine import run as engine_run
+from sqspipes.engine import dues
 from tests.conftest import AWS
 from tests.integration.support import Seen, in_flight, passed, piped, run_until, until
 from tests.servers import Proxy, error, forwarded
@@ -100,8 +100,8 @@ def test_summary_is_logged_when_a_run_ends(domain: str, log: pytest.LogCaptureFi
 def test_run_without_a_message_says_once_what_it_waits_for(
     domain: str, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert engine_run.QUIET_SECONDS == 10.0
-    monkeypatch.setattr(engine_run, "QUIET_SECONDS", 0.2)
+    assert dues.QUIET_SECONDS == 10.0
+    monkeypatch.setattr(dues, "QUIET_SECONDS", 0.2)
     with piped(domain, MEMORY, same) as client, client.start():
         until(lambda: any("waiting for put()" in line for line in lines(log, logging.INFO)))
         client.put(1)
@@ -113,7 +113,7 @@ def test_run_without_a_message_says_once_what_it_waits_for(
 def test_run_that_has_messages_does_not_say_that_it_waits(
     domain: str, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_run, "QUIET_SECONDS", 0.3)
+    monkeypatch.setattr(dues, "QUIET_SECONDS", 0.3)
     seen = Seen()
     with piped(domain, MEMORY, seen.take) as client:
         client.put(1)

@@ -55,6 +55,24 @@ def test_phase_whose_end_is_not_needed_leaves_nothing_undone() -> None:
     assert steps.stopping.left_undone == []
 
 
+def test_phase_that_cannot_say_whether_it_is_over_is_left_undone() -> None:
+    def fail() -> bool:
+        raise ValueError("no")
+
+    begun: list[str] = []
+    phases = [
+        Phase("one", lambda: begun.append("one"), fail, math.inf),
+        Phase("two", lambda: begun.append("two"), lambda: True),
+    ]
+    stopping = Stopping(phases, StopState())
+    stopping.step(100.0)
+    with pytest.raises(ValueError, match="no"):
+        stopping.step(100.1)
+    assert (begun, stopping.left_undone) == (["one", "two"], ["one"])
+    stopping.step(100.2)
+    assert stopping.is_over
+
+
 def test_second_signal_shortens_this_phase_and_those_after_it() -> None:
     steps = Steps("one", "two", seconds=50.0, hurried_seconds=0.5)
     steps.stopping.step(100.0)

@@ -11,9 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sqspipes.errors import DecodingError, EncodingError, NewerFormatError
+from sqspipes.messages import body as body_module
 from sqspipes.messages import ids
 from sqspipes.messages.body import FORMAT, decode, encode, redriven
-from sqspipes.messages.message import Death, Message
+from sqspipes.messages.message import Death, Delivery, Message
 from sqspipes.messages.values import encode_value
 from tests.builders import delivery_of, shown
 
@@ -315,3 +316,49 @@ def test_value_that_is_nested_too_deeply_is_refused() -> None:
 
 def test_default_has_the_say_over_what_json_cannot_hold() -> None:
     assert encode_value({1, 2}, "value", default=sorted) == "[1,2]"
+
+
+# The short way
+
+
+def told(delivery: Delivery) -> Message | str:
+    """Return what comes of a body: its message, or the error."""
+    try:
+        return decode(delivery)
+    except (DecodingError, NewerFormatError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def check_both_ways(text: str) -> None:
+    """Demand that a body is read as if there were no short way."""
+    delivery = delivery_of(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(body_module, "_usual", lambda text, stored: None)
+        expected = told(delivery)
+    assert told(delivery) == expected
+
+
+@given(sound)
+def test_usual_bodies_are_read_as_by_the_long_way(message: Message) -> None:
+    check_both_ways(encode(message))
+
+
+@given(
+    sound.map(lambda message: encode(replace(message, extra={}, death=None, raw=None, redrives=0))),
+    st.data(),
+)
+def test_bodies_that_were_changed_are_read_as_by_the_long_way(text: str, data: st.DataObject) -> None:
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        put = data.draw(
+            st.sampled_from(['"', "0", "-", "1e3", "\\", "}", "{", " ", "\n", '"value":2', ","]) | texts
+        )
+        text = text[:at] + put + text[at + data.draw(st.integers(0, 3)) :]
+    check_both_ways(text)
+
+
+def test_short_way_is_taken() -> None:
+    delivery = delivery_of(encode(Message("id", [1], "group", 2, 1.5)))
+    usual = body_module._usual(delivery.body, delivery.id)
+    assert usual is not None
+    assert usual == decode(delivery)

@@ -233,6 +233,21 @@ def test_whatever_is_taken_h11_takes_for_the_same(answer: bytes) -> None:
     assert kept or not reusable or answer.startswith(b"HTTP/1.0")
 
 
+@given(answers())
+def test_answer_in_one_piece_is_read_as_piece_by_piece(answer: bytes) -> None:
+    at_once = reply.at_once(answer)
+    if at_once is not None:
+        reader = reply.reading()
+        next(reader)
+        with pytest.raises(StopIteration) as end:
+            reader.send(answer)
+        assert end.value.value == at_once
+
+
+def test_answers_of_sqs_are_read_at_once() -> None:
+    assert reply.at_once(WHOLE) == reply.Answered(Reply(200, {"content-length": "2"}, b"ok"), keeps=True)
+
+
 # What has no end
 
 
