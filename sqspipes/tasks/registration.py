@@ -116,7 +116,7 @@ OPTIONS = (
         "workers",
         partial(checks.checked_int, low=1, high=MOST_WORKERS),
         WORKERS,
-        f"threads in each process, 1 to {MOST_WORKERS:,}",
+        f"calls at once in each process, 1 to {MOST_WORKERS:,}",
     ),
     Option(
         "priorities",

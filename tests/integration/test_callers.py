@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sqspipes import NoMessageError, current_message
+from sqspipes import NoMessageError, TaskCallback, current_message
 from tests.integration.support import PATIENCE, Seen, passed, piped, until
 
 MEMORY = {"broker": "memory://"}
@@ -162,3 +162,32 @@ def test_text_of_an_error_is_made_by_its_call_or_by_the_log(
         assert client.run(drain=True).dead == 1
     assert "call" in asked
     assert asked <= {"call", "sqspipes log"}
+
+
+@pytest.mark.parametrize("hook", ["backoff", "json_default", "callback"])
+def test_hook_that_takes_long_holds_up_no_other_task(hook: str, domain: str) -> None:
+    begun, go_on, seen = threading.Event(), threading.Event(), Seen()
+
+    def slow(*_: Any) -> float:
+        begun.set()
+        passed(go_on)
+        return 0.0
+
+    def work(value: int) -> Any:
+        if hook == "backoff" and not begun.is_set():
+            raise ValueError
+        if hook == "json_default":
+            return object()
+        return TaskCallback(value, slow) if hook == "callback" else value
+
+    working = {"method": work, "workers": 2, **({"backoff": slow} if hook == "backoff" else {})}
+    taking = {"method": seen.take, "name": "take", "workers": 2}
+    arguments = {**MEMORY, **({"json_default": slow} if hook == "json_default" else {})}
+    with piped(domain, arguments, working, taking) as client, client.start():
+        client.put(1, task="work")
+        passed(begun)
+        client.put_many([2, 3], task="take")
+        # What a callback belongs to has been handed on before.
+        assert {2, 3} <= set(seen.wait(3 if hook == "callback" else 2))
+        go_on.set()
+        assert len(seen.wait(3)) == 3
