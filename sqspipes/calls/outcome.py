@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -65,10 +64,6 @@ class Outcome:
 
 #: The outcome that is the same every time.
 DONE = Outcome(Ending.DONE)
-
-
-#: A call that has ended, with one outcome for each of its messages.
-Ended = tuple[Call, Sequence[Outcome]]
 
 
 class Outlet(Protocol):

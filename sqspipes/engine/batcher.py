@@ -10,7 +10,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from sqspipes.brokers.base import Answer, Kind, Limits
 from sqspipes.brokers.exchange import Request
-from sqspipes.defaults import MOST_GATHERING_SECONDS, MOST_WAITING_BYTES, MOST_WAITING_ITEMS
+from sqspipes.defaults import MOST_GATHERING_SECONDS
 from sqspipes.engine.loop import Timer
 from sqspipes.engine.requests import Requests
 from sqspipes.errors import BrokerUnavailableError
@@ -68,23 +68,16 @@ class Batcher(Generic[Payload]):
         self._is_hurried = False
         self._is_lost = False  # a request will never have a reply: the run ends
         self.items = 0  #: entries that have no final answer
-        self.bytes = 0
 
     @property
     def is_pending(self) -> bool:
         """Whether there are entries that may still get an answer."""
         return self.items > 0 and not self._is_lost
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether so much waits that whoever adds to it should wait."""
-        return self.items >= MOST_WAITING_ITEMS or self.bytes >= MOST_WAITING_BYTES
-
     def add(self, items: Sequence[Item[Payload]]) -> None:
         """Add entries, in order."""
         self.items += len(items)
         for item in items:
-            self.bytes += item.size
             if item.key is not None:
                 if item.key in self._behind:
                     behind = self._behind[item.key]
@@ -209,7 +202,6 @@ class Batcher(Generic[Payload]):
         """Count entries as over, let the next ones of their keys go, and tell the answers."""
         for item, _ in over:
             self.items -= 1
-            self.bytes -= item.size
             if item.tries:
                 self._requests.succeeded(self._party(item))
             if item.key is not None:

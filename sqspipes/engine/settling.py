@@ -79,11 +79,7 @@ class Settling:
             origin, queue, entry, _, linger, _, _ = parcel
             origin.unsafe += 1
             self._unsafe += 1
-            item = Item(parcel, now + linger, entry.group, entry.size)
-            if queue in by_queue:
-                by_queue[queue].append(item)
-            else:
-                by_queue[queue] = [item]
+            by_queue.setdefault(queue, []).append(Item(parcel, now + linger, entry.group, entry.size))
         for queue, items in by_queue.items():
             self._batcher(SENDS, queue).add(items)
 
@@ -126,11 +122,6 @@ class Settling:
     def all_is_safe(self) -> bool:
         """Whether all that was emitted is safe."""
         return self._unsafe == 0
-
-    def is_behind(self, queue: str) -> bool:
-        """Say whether so much waits for a queue that calls which send to it should wait."""
-        batcher = self._batchers.get((SENDS, queue))
-        return batcher is not None and batcher.is_behind
 
     # What becomes of messages
 
@@ -248,11 +239,7 @@ class Settling:
             if held.refused is not None:
                 self.effects.append(Refused(held))
                 continue
-            queue, item = held.delivery.queue, Item(held, now + held.linger)
-            if queue in by_queue:
-                by_queue[queue].append(item)
-            else:
-                by_queue[queue] = [item]
+            by_queue.setdefault(held.delivery.queue, []).append(Item(held, now + held.linger))
         for queue, items in by_queue.items():
             self._batcher(ACKS, queue).add(items)
 

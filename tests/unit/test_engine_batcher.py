@@ -9,7 +9,7 @@ import pytest
 
 from sqspipes.brokers.base import OK, Answer, Kind
 from sqspipes.brokers.exchange import Ack, Request
-from sqspipes.defaults import MOST_GATHERING_SECONDS, MOST_WAITING_ITEMS
+from sqspipes.defaults import MOST_GATHERING_SECONDS
 from sqspipes.engine.batcher import Batcher, Item, Job
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.support import outage
@@ -160,13 +160,6 @@ def test_what_is_not_to_be_asked_any_more_is_answered_at_once(gathering: Gatheri
     assert gathering.answered == [(1, Answer(Kind.GONE))]
     engine.answer_ok()
     assert gathering.answered[1:] == [(2, OK)]
-
-
-def test_batcher_is_behind_when_much_waits(gathering: Gathering) -> None:
-    gathering.add(*range(MOST_WAITING_ITEMS - 1))
-    assert not gathering.batcher.is_behind
-    gathering.add(MOST_WAITING_ITEMS)
-    assert gathering.batcher.is_behind
 
 
 def test_hurried_batcher_waits_for_nothing(gathering: Gathering, engine: Engine) -> None:

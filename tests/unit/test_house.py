@@ -27,7 +27,7 @@ BOUNDS = {
     "processes/fleet.py _requests": "what users ask for, and signals",
     "operations/put_batcher.py _behind": "counted with _ready",
     "operations/put_batcher.py _ready": "wait_for_room: MOST_WAITING_ITEMS and MOST_WAITING_BYTES",
-    "engine/batcher.py _ready": "room of what is held, and of what a call emits: Batcher.is_behind, EmitRoom",
+    "engine/batcher.py _ready": "room of what is held, and of what a call emits: EmitRoom",
     "engine/batcher.py _behind": "the same",
     "engine/call_threads.py _calls": "a call is given when a slot is free, or soon will be: SLOTS_PER_CALL_AHEAD",
     "brokers/sqs/lean/nonblocking.py _idle": "most_idle",
