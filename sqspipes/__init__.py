@@ -2,8 +2,8 @@
 
 One message's way, from left to right; each box is a module::
 
-    put ─▶ Broker.send ─▶ queue ─▶ Intake ─▶ Lanes ─▶ Executor ─▶ Settler ─▶ Broker.send ─▶ next queue
-                                   receive   order    call        send outputs, then acknowledge
+    put ─▶ Broker.send ─▶ queue ─▶ Admission ─▶ Lanes ─▶ Crew or threads ─▶ Settling ─▶ next queue
+                                   receive      order    call               send outputs, then acknowledge
                                       └────────── Leases: keep what is held invisible ───────────┘
 
 ``TaskClient`` is where everything begins.

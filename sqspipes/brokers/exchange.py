@@ -110,7 +110,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Take no more requests, and end those that are under way; each still tells what came of it."""
+        """Take no more requests; those that are under way end, or go on without the engine: no turn may follow."""
 
 
 @runtime_checkable

@@ -36,7 +36,7 @@ class Origin:
 class Parcel(NamedTuple):
     """One output on its way to a queue, within ``linger`` seconds.
 
-    ``arrived`` runs once it is safe, in a thread of the settler; ``freed`` once its queue has answered, whatever it
+    ``arrived`` runs once it is safe; ``freed`` once its queue has answered, whatever it
     said. ``output`` is what the message remembers it by.
     """
 

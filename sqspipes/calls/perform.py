@@ -18,8 +18,9 @@ from sqspipes.defaults import FIRST_BACKOFF, MOST_HOPS
 from sqspipes.errors import CodecError, HopLimitError, OptionError
 from sqspipes.messages.ids import checked_name, content_of, output_id, result_id
 from sqspipes.messages.message import Death, Message
-from sqspipes.messages.values import CONTAINERS, PLAIN, encode_value, let_go
+from sqspipes.messages.values import CONTAINERS, encode_value, let_go
 from sqspipes.support import lines
+from sqspipes.support.compact_json import PLAIN
 from sqspipes.support.forked import called, yielded
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.results import Output, Reject, Retry, TaskCallback, ends_line

@@ -1,1 +1,1 @@
-"""The engine without locks: one thread at a time holds all state of a run. It grows beside ``runner``."""
+"""One run in one process: one thread at a time holds all of its state."""

@@ -95,7 +95,7 @@ class EmitRoom:
 class CallSide:
     """What calls of one task see of their run: where their outputs go. All of it is called in the calls' threads.
 
-    It is the ``Outlet`` of ``runner/calls.py``. ``sink`` is the task's side in the engine; it is only told.
+    It is the ``Outlet`` of ``calls/perform.py``. ``sink`` is the task's side in the engine; it is only told.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class CallSide:
         waited = ended - began - computed
         return outcomes, ended, waited if waited > 0.0 else 0.0
 
-    # For the event loop's executor
+    # For calls on the event loop
 
     def make(self, held: Held) -> Any:
         """Return an async function's coroutine or generator for a message."""

@@ -29,7 +29,7 @@ STOP_SECONDS = 0.1
 
 
 class Pausable(Protocol):
-    """What takes in work for a task: an intake, or a source."""
+    """What takes in work for a task: its receives, or a source."""
 
     @property
     def task(self) -> str:

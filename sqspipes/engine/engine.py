@@ -94,8 +94,10 @@ class Engine:
         finally:
             if parts.stream is not None:
                 parts.stream.end()
-            parts.exchange.close()
-            self.loop.close()
+            try:
+                parts.exchange.close()
+            finally:
+                self.loop.close()
 
     def _lead_to_the_end(self) -> None:
         crew = self.parts.crew

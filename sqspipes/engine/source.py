@@ -135,7 +135,7 @@ class Source:
             self._ended()
 
     def _leave(self) -> None:
-        """Tear down what a step has in this thread; on a loop its executor does."""
+        """Tear down what a step has in this thread; on a loop its end does."""
         if self._plan.step is not None and not self._plan.kind.is_async:
             self._plan.step.leave()
 

@@ -120,7 +120,8 @@ _quoted = json.encoder.encode_basestring_ascii
 
 #: What ``plain`` writes before the value.
 _USUAL = re.compile(
-    r'\{"sqspipes":1,"id":"([^"\\\x00-\x1f]+)",(?:"group":"([^"\\\x00-\x1f]+)",)?"priority":(0|[1-9][0-9]{0,8}),'
+    rf'\{{"sqspipes":{FORMAT},'
+    r'"id":"([^"\\\x00-\x1f]+)",(?:"group":"([^"\\\x00-\x1f]+)",)?"priority":(0|[1-9][0-9]{0,8}),'
     r'"put":((?:0|[1-9][0-9]{0,11})\.[0-9]{1,3}),"redrives":(0|[1-9][0-9]{0,8}),"value":'
 )
 

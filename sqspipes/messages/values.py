@@ -7,15 +7,12 @@ import json
 from collections import Counter, deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from itertools import chain
-from types import NoneType
 from typing import Any
 
 from sqspipes.errors import EncodingError
 from sqspipes.support import compact_json
+from sqspipes.support.compact_json import PLAIN
 from sqspipes.support.forked import called
-
-#: Types whose values hold nothing: most of what travels is made of them.
-PLAIN = frozenset({str, int, float, bool, NoneType})
 
 #: Types whose values hold others, and nothing to be run by themselves.
 CONTAINERS = frozenset({dict, list, tuple})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -71,14 +70,3 @@ def no_thread(patch: pytest.MonkeyPatch, begins: str, switch: Switch) -> None:
         real(self)
 
     patch.setattr(threading.Thread, "start", start)
-
-
-class BadHandler(logging.Handler):
-    """A log handler that raises at the second line of a level."""
-
-    def __init__(self, level: int, switch: Switch) -> None:
-        super().__init__(level)
-        self._switch = switch
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._switch()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter
@@ -22,7 +21,6 @@ from sqspipes.engine.source import Source
 from sqspipes.engine.task_run import TaskRun
 from sqspipes.messages.body import decode
 from tests.chaos.faults import (
-    BadHandler,
     Switch,
     UnexpectedError,
     breaking,
@@ -117,12 +115,6 @@ def of_thread(begins: str) -> Provoke:
         return pipe.client(pipe.broker)
 
     return provoke
-
-
-def of_log(pipe: Pipe, switch: Switch, patch: pytest.MonkeyPatch) -> TaskClient:
-    logger = logging.getLogger("sqspipes")
-    patch.setattr(logger, "handlers", [*logger.handlers, BadHandler(logging.WARNING, switch)])
-    return pipe.client(pipe.broker)
 
 
 def no_thread_that_asks(pipe: Pipe, switch: Switch, patch: pytest.MonkeyPatch) -> TaskClient:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqspipes.calls import perform
 from sqspipes.calls.entries import letter_entry
 from sqspipes.calls.held import Held, Origin
-from sqspipes.calls.outcome import DONE, Abandoned, Call, Emission, Ended, Ending, Outcome
+from sqspipes.calls.outcome import DONE, Abandoned, Call, Emission, Ending, Outcome
 from sqspipes.defaults import FIRST_BACKOFF, LETTER_BYTES, LONGEST_NAME
 from sqspipes.errors import DecodingError, EncodingError, OptionError
 from sqspipes.messages.body import decode, encode, foreign
@@ -52,7 +52,7 @@ class Recorder:
     def flush(self, origin: Origin) -> None:
         self.events.append("flush")
 
-    def done(self, *ended: Ended) -> None:
+    def done(self, *ended: tuple[Call, Sequence[Outcome]]) -> None:
         raise AssertionError
 
     def abandoned(self, call: Call) -> None:

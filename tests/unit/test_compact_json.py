@@ -40,14 +40,40 @@ def test_what_is_no_json_has_the_usual_error(value: Any) -> None:
     assert str(found.value) == str(expected.value)
 
 
-def test_circle_is_told_as_one() -> None:
-    circle: list[Any] = []
-    circle.append({"inside": circle})
+def circle_of(kind: str) -> Any:
+    """Return a value that holds itself, with much before the place."""
+    rows = [{"row": number} for number in range(2_000)]
+    if kind == "dict":
+        document: dict[str, Any] = {"rows": rows}
+        document["itself"] = document
+        return document
+    circle: list[Any] = [*rows, 1]
+    circle.append((circle,))
+    return circle
+
+
+@pytest.mark.parametrize("kind", ["dict", "list"])
+def test_value_that_holds_itself_is_told_at_once(kind: str) -> None:
+    calls = 0
+
+    class Counted(int):
+        def __repr__(self) -> str:
+            nonlocal calls
+            calls += 1
+            return "1"
+
+    value = circle_of(kind)
+    (value["rows"] if kind == "dict" else value).insert(0, Counted())
     with pytest.raises(ValueError, match="Circular reference"):
-        compact_json.encode(circle)
-    assert compact_json.encode([1]) == "[1]"
+        compact_json.encode(value)
+    assert calls <= 1
 
 
 def test_without_the_encoder_in_c_the_text_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compact_json, "_fast", None)
-    assert compact_json.encode({"a": ["ä", 1.5, None]}) == usual({"a": ["ä", 1.5, None]})
+    assert compact_json.encode({"a": "ä", "b": 1.5}) == usual({"a": "ä", "b": 1.5})
+
+
+@given(VALUES)
+def test_known_values_are_written_as_json_does(value: Any) -> None:
+    assert compact_json.encode_known(value) == usual(value)

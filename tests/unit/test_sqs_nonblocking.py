@@ -282,10 +282,15 @@ def test_close_ends_what_is_under_way() -> None:
     with listener, connection:
         connection.settimeout(PATIENCE)
         asking.wait(lambda: asking.http._open and next(iter(asking.http._open))._carry_on.__name__ == "_read")
-        asking.close()
+        _, later = asking.begin()
+        asking.http.close()
+        asking.lookups.shutdown()
         while connection.recv(1_000):
             pass  # until the end of the connection
-    assert [type(error) for error in came] == [BrokenAnswerError]
+    asking.wait(lambda: came and later)
+    asking.loop.close()
+    assert [type(error) for error in came + later] == [BrokenAnswerError] * 2
+    assert not asking.http._open
 
 
 # Connecting

@@ -92,3 +92,20 @@ def test_one_signature_leaves_no_trace_in_the_next() -> None:
     keys, used = Credentials("x", "secret"), a_signer()
     fresh = [a_signer().signed(keys, body, 0.0) for body in (b"one", b"two", b"one")]
     assert [used.signed(keys, body, 0.0) for body in (b"one", b"two", b"one")] == fresh
+
+
+def test_what_requests_of_one_second_share_is_made_anew_for_other_keys_and_seconds() -> None:
+    case = Case(Random(1))
+    headers = {**case.headers, "Host": case.host}
+    signer = Signer(case.path, headers, case.region, "sqs")
+    keys = Credentials("key", "secret", "token")
+    for change in ("nothing", "token", "access_key", "secret_key", "second", "nothing"):
+        if change == "second":
+            case.now += 1
+        elif change != "nothing":
+            setattr(keys, change, f"other {change}".replace(" ", "-"))
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(case.now))
+        theirs = botocores(f"http://{case.host}{case.path}", case.headers, case.body, keys, case.region, at)
+        for _ in range(2):
+            ours = signer.signed(keys, case.body, case.now)
+            assert f"Authorization: {theirs['Authorization']}\r\n" in ours, change

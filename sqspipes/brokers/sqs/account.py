@@ -88,7 +88,7 @@ class Access:
     def client(self, read_timeout: float) -> Any:
         """Return a new boto3 client."""
         config = Config(
-            # The runner repeats what failed, knows what may be repeated, and tells of it.
+            # Whoever asks repeats what failed, knows what may be repeated, and tells of it.
             retries={"total_max_attempts": 1, "mode": "standard"},
             connect_timeout=CONNECT_TIMEOUT,
             read_timeout=read_timeout,

@@ -100,7 +100,7 @@ class SqsExchange(Exchange):
         return ticket
 
     def close(self) -> None:
-        """Take no more requests, and cut the open polls."""
+        """Take no more requests, and end those that are under way."""
         self._is_closed = True
         for ticket in tuple(self._polls):
             ticket.cut()

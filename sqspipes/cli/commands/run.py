@@ -27,7 +27,7 @@ _seconds = partial(click.option, type=float, metavar="SECONDS")
 @shared
 @target_argument
 @tasks_argument
-@click.option("--workers", "-t", "--threads", type=int, metavar="N", help="Threads of each task.")
+@click.option("--workers", "-t", "--threads", type=int, metavar="N", help="Calls of each task at once.")
 @click.option(
     "--output", metavar="NAME", help="Send the last task's results to a queue, or to a list: rpush@key."
 )

@@ -69,7 +69,7 @@ class Lean:
 
     def request(self, action: str, params: Mapping[str, Any], keys: Any = None) -> bytes:
         """Return a request signed with ``keys``, or with those of now: that waits if they have to be renewed."""
-        body = compact_json.encode(params).encode("ascii")
+        body = compact_json.encode_known(params).encode("ascii")
         head, signer = self._actions[action]
         if keys is None:
             keys = self.credentials.get_frozen_credentials()

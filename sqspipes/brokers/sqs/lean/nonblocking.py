@@ -117,12 +117,14 @@ class HttpClient:
         return exchange
 
     def close(self) -> None:
-        """Close all connections; what is under way is told of a broken answer."""
+        """Close all connections; what is under way is told of a broken answer, in the next turn."""
         self._is_closed = True
+        under_way = [connection.exchange for connection in self._open] + list(self._looking)
         for connection in tuple(self._open):
-            connection.fail(BrokenAnswerError("closed", begun=True))
-        for exchange in tuple(self._looking):
-            exchange.cut()
+            connection.close()
+        for exchange in under_way:
+            if exchange is not None:
+                self._end_closed(exchange)
 
     def _taken(self) -> SocketConnection | None:
         """Return the idle connection that was used last, unless it was closed or has bytes that nobody asked for."""
@@ -160,12 +162,19 @@ class HttpClient:
         self._looking.pop(exchange, None)
         if exchange.is_over:  # it was cut, or its time was over
             return
+        if self._is_closed:
+            self._end_closed(exchange)
+            return
         if isinstance(found, Exception):
             exchange.end(found)
             return
         connection = SocketConnection(self, found)
         self._open.add(connection)
         connection.start(exchange)
+
+    def _end_closed(self, exchange: HttpExchange) -> None:
+        """Tell in the next turn that there will be no answer."""
+        self.loop.tell(partial(exchange.end, BrokenAnswerError("closed", begun=True)))
 
     # What connections tell
 

@@ -34,7 +34,7 @@ class _Alike(NamedTuple):
     """What the signatures of one second have in common: hashes begun, and header lines but for the end."""
 
     second: int
-    keys: Keys | None
+    keys: tuple[str, str, str | None]
     canonical: Any
     mac: hmac.HMAC
     lines: str
@@ -52,14 +52,14 @@ class Signer:
         path = quote(normalize_url_path(path), safe="/~")
         self._bare = _canonical(path, headers, ())
         self._with_token = _canonical(path, headers, (_TOKEN,))
-        self._alike = _Alike(-1, None, hashlib.sha256(), hmac.new(b"", digestmod="sha256"), "")
+        self._alike = _Alike(-1, ("", "", None), hashlib.sha256(), hmac.new(b"", digestmod="sha256"), "")
         # One tuple, replaced as a whole, as is ``_alike``: threads need no lock.
         self._derived: tuple[str, str, hmac.HMAC] = ("", "", hmac.new(b"", digestmod="sha256"))
 
     def signed(self, keys: Keys, body: bytes, now: float) -> str:
         """Return the header lines that make a request a signed one; ``now`` is the server's time."""
-        alike = self._alike
-        if alike.second != int(now) or alike.keys != keys:
+        alike, of_keys = self._alike, (keys.access_key, keys.secret_key, keys.token)
+        if alike.second != int(now) or alike.keys != of_keys:
             alike = self._alike = self._made_alike(int(now), keys)
         canonical, mac = alike.canonical.copy(), alike.mac.copy()
         canonical.update(_hashed(body).encode())
@@ -85,7 +85,8 @@ class Signer:
             f"{sent}Authorization: AWS4-HMAC-SHA256 Credential={keys.access_key}/{scope}, "
             f"SignedHeaders={names}, Signature="
         )
-        return _Alike(second, keys, hashlib.sha256(canonical.encode()), mac, lines)
+        of_keys = (keys.access_key, keys.secret_key, keys.token)
+        return _Alike(second, of_keys, hashlib.sha256(canonical.encode()), mac, lines)
 
     def _mac(self, secret: str, day: str) -> hmac.HMAC:
         """Return what makes one signature with the key of a day."""
