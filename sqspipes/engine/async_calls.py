@@ -38,6 +38,7 @@ class AsyncCalls:
         self._task = task
         self._side = side
         self._loop = loop
+        self._died = died
         self._results: dict[Held, Callable[[], Any]] = {}
         self._threads = CallThreads(f"{domain} {task}", most, self._conclude, died)
         self._turn: tuple[Held, float] | None = None  # whose turn it is on the loop, and since when
@@ -96,7 +97,12 @@ class AsyncCalls:
             self._results[held] = partial(given, value)
         except BaseException as error:  # a SystemExit would end the loop
             self._results[held] = partial(raised, error)
-        self._threads.give([call])
+        try:
+            self._threads.give([call])
+        except BaseException as error:  # the machine has no more threads
+            del self._results[held]
+            self._died(f"worker {self._task}", error)
+            self._side.abandoned(call)
 
     def _pulled(self, values: AsyncGenerator[Any, None], held: Held) -> Iterator[Any]:
         """Yield what an async generator yields, in one of the threads."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from sqspipes.calls.outcome import Call
 from sqspipes.support import clocks
@@ -44,10 +45,17 @@ class CallThreads:
         self._is_closed = False
 
     def give(self, calls: Iterable[Call]) -> None:
-        """Have threads run calls, in order."""
-        self._calls.extend(calls)
+        """Have threads run calls, in order. Raises where there is no thread for them, which are not run then."""
+        given = list(calls)
+        self._calls.extend(given)
         with self._lock:
-            self._wake()
+            try:
+                self._wake()
+            except BaseException:
+                for call in given:
+                    with suppress(ValueError):  # a thread has it
+                        self._calls.remove(call)
+                raise
 
     def take_back(self) -> list[Call]:
         """Return the calls that no thread has begun; none of them will be."""
@@ -115,7 +123,11 @@ class CallThreads:
                         return None
                     self._sleeping.append(bed)
                 else:
-                    self._wake()
+                    try:
+                        self._wake()
+                    except BaseException:
+                        self._calls.appendleft(call)  # it can be taken back
+                        raise
                     return call
             bed.acquire()
             with self._lock:

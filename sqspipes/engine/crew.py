@@ -146,7 +146,8 @@ class Crew:
     def call(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Make a call without the baton; ``work`` must not raise.
 
-        Raises ``LostBatonError``, with the result, if another thread leads when the call ends.
+        Raises ``LostBatonError``, with the result, if another thread leads when the call ends. The result is None if
+        ``work`` raised all the same.
         """
         leadership = self.leadership
         leadership.calls += 1
@@ -158,7 +159,13 @@ class Crew:
                 leadership.is_calling = False
                 raise
         leadership.baton.release()
-        result = work(*arguments)
+        try:
+            result = work(*arguments)
+        except BaseException as error:  # raised into this thread from outside
+            if leadership.baton.acquire(False):
+                leadership.is_calling = leadership.waits = False
+                raise
+            raise LostBatonError(None) from error
         if not leadership.baton.acquire(False):
             raise LostBatonError(result)
         leadership.is_calling = leadership.waits = False

@@ -54,6 +54,7 @@ class Engine:
         self._state = StopState()
         self._stopping: Stopping | None = None
         self._called: TaskRun | None = None  # the task that the leader calls
+        self._told: list[tuple[str, Any]] = []  # what died, and was raised
         self.loop = EngineLoop()
         clock = LeaseClock()
         self._dues = Dues(self.loop, clock)
@@ -92,12 +93,19 @@ class Engine:
         except BaseException as error:
             self._note("dead", ("run", error))
         finally:
+            self._note_the_rest()
             if parts.stream is not None:
                 parts.stream.end()
             try:
                 parts.exchange.close()
             finally:
                 self.loop.close()
+
+    def _note_the_rest(self) -> None:
+        """Note what died, or was raised, when no turn followed any more."""
+        self._note_errors()
+        for kind, detail in self._told:
+            self._note(kind, detail)
 
     def _lead_to_the_end(self) -> None:
         crew = self.parts.crew
@@ -159,15 +167,17 @@ class Engine:
 
     def _make_calls_of(self, task: TaskRun, now: float) -> bool:
         """Make calls of one task for a slice of time."""
-        until, context, measures = now + SLICE_SECONDS, task.context_here(), task.measures
+        until, measures, context = now + SLICE_SECONDS, task.measures, None
         lease_now, run_here, may_call = self.parts.leases.clock.now(), task.side.run_here, True
         has_called = False
         while may_call and now < until and (call := task.next_call_here(lease_now, now)) is not None:
+            if context is None:
+                context = task.context_here()
             self._called = task
             try:
                 made = self.parts.crew.call(run_here, call, context, measures)
             except LostBatonError as lost:
-                ((outcomes, ended, _),) = lost.args
+                outcomes, ended, _ = lost.args[0] or (None, now, 0.0)
                 self.loop.tell(partial(task.ended_elsewhere, call, outcomes, ended))
                 raise
             except Exception as error:  # nobody could watch: it has not begun
@@ -177,7 +187,7 @@ class Engine:
             self._called = None
             outcomes, now, waited = made
             may_call, has_called = task.ended_here(call, outcomes, now, waited), True
-        return has_called
+        return has_called or task.has_uncalled
 
     def _guarded(self, part: str, stage: Callable[[], object]) -> None:
         """Do one stage; what it raises ends the run in good order."""
@@ -233,9 +243,17 @@ class Engine:
 
     def died(self, part: str, error: BaseException) -> None:
         """Take note of a part that cannot go on; from any thread."""
-        self.loop.tell(partial(self.command, "dead", (part, error)))
+        self._tell_of("dead", (part, error))
         with suppress(BaseException):  # a log handler may be what died
             logger.debug("%s died", part, exc_info=error)
+
+    def raised(self, error: BaseException) -> None:
+        """Take note of an error of a task that ends the run; from any thread."""
+        self._tell_of("raised", error)
+
+    def _tell_of(self, kind: str, detail: Any) -> None:
+        self._told.append((kind, detail))
+        self.loop.tell(partial(self.command, kind, detail))
 
     def crew_died(self, error: BaseException) -> None:
         """Take note that no thread leads any more; in the thread that led last."""

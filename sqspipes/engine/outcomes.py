@@ -73,11 +73,13 @@ class Outcomes:
                     self._log_done(call, seconds)
             else:
                 failed.append((call, outcomes))
-        if results:
-            self._settling.send(results)
-        for call, outcomes in failed:
-            self._end_all(list(zip(call.messages, outcomes, strict=True)))
-        self.finish(finished)
+        try:
+            if results:
+                self._settling.send(results)
+            for call, outcomes in failed:
+                self._end_all(list(zip(call.messages, outcomes, strict=True)))
+        finally:  # what is done stays done
+            self.finish(finished)
 
     def _log_done(self, call: Call, seconds: Sequence[float]) -> None:
         for held, took in zip(call.messages, seconds, strict=True):

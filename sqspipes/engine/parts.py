@@ -48,6 +48,9 @@ class Owner(Protocol):
     def died(self, part: str, error: BaseException) -> None:
         """Take note of a part that cannot go on; from any thread."""
 
+    def raised(self, error: BaseException) -> None:
+        """Take note of an error of a task that ends the run; from any thread."""
+
 
 class RunParts:
     """The parts of one run. ``notify_at`` has the engine look at a time of the lease clock."""
@@ -86,7 +89,7 @@ class RunParts:
             sizes=plan.sizes,
             message_size=limits.message_bytes,
             died=owner.died,
-            raised=self._raised,
+            raised=owner.raised,
             notify_at=notify_at,
             about_to_wait=self.crew.about_to_wait,
         )
@@ -119,7 +122,7 @@ class RunParts:
             self.plan.priority,
             drain=self.plan.drain is not None,
             ended=partial(self.loop.tell, lambda: None),
-            gave_up=self._raised,
+            gave_up=self._owner.raised,
             died=self._owner.died,
             loop=self.run_loop,
         )
@@ -212,9 +215,6 @@ class RunParts:
         return counts.done + counts.failed + counts.dead
 
     # What they tell, from any thread
-
-    def _raised(self, error: BaseException) -> None:
-        self.loop.tell(partial(self._owner.command, "raised", error))
 
     def _tell_safe(self, origin: Origin) -> None:
         self.loop.tell(partial(self.settling.safe, [origin]))

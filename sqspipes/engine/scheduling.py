@@ -57,6 +57,8 @@ class Scheduling:
             if self._may_wait and (self._too_soon(now) or self._waits_for_more(now)):
                 break
             if held.lost or held.expires <= now:
+                if held is self._refused:
+                    self._refused = None
                 self.to_give_back += lanes.drop(held)
             elif held.message.raw is not None:
                 lanes.start(held)
@@ -73,12 +75,17 @@ class Scheduling:
         return None
 
     @property
-    def begins_suspect(self) -> bool:
-        """Whether the next call is one that may kill this process: it will shut the gate."""
+    def is_suspect_next(self) -> bool:
+        """Whether the next call is one that may kill this process: it shuts the gate when it is asked for."""
         if not any(self._state.suspects.values()):
             return False
-        held = self._lanes.peek()
+        held = self._refused or self._lanes.peek()
         return held is not None and held.suspect
+
+    @property
+    def has_uncalled(self) -> bool:
+        """Whether messages were found that cannot be called."""
+        return bool(self.to_give_back or self.unreadable)
 
     def wake(self, now: float) -> bool:
         """Say whether a call that had to wait for its time may begin now."""

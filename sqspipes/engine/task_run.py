@@ -136,6 +136,7 @@ class TaskRun:
 
     def go_on(self) -> None:
         """End the calls that have ended, begin what may begin, and receive what there is room for."""
+        self._end_uncalled()
         if self._ended:
             ended, self._ended = self._ended, []
             self.state.is_dirty = True
@@ -148,9 +149,15 @@ class TaskRun:
         self.state.is_dirty = False
         self._begin_calls()
         unsettled = max(0, self.state.settling - self._settling_free)
-        is_shut = self._shared.gate.shut or self._scheduling.begins_suspect
-        self.admission.invite(unsettled, is_shut=is_shut)
+        self.admission.invite(unsettled, is_shut=self._shared.gate.shut or self._is_about_to_shut)
         self._set_floor()
+
+    @property
+    def _is_about_to_shut(self) -> bool:
+        """Whether the next call shuts the gate, and nothing keeps it from beginning now."""
+        scheduling = self._scheduling
+        may_begin = self.state.calls < self._slots and scheduling.allowed_at is None
+        return may_begin and scheduling.is_suspect_next
 
     def wake(self, now: float) -> float | None:
         """Look at what is due at a time of the lease clock; return when more is due."""
@@ -182,12 +189,24 @@ class TaskRun:
         now = self._shared.leases.clock.now()
         # Beside calls of leading threads none may wait for a thread: it would begin while all slots are taken.
         most = self._slots + (0 if self._calls_here else self._ahead)
-        while self.state.calls < most and (call := self._scheduling.next_call(now)) is not None:
+        while self._may_begin(most) and (call := self._scheduling.next_call(now)) is not None:
             begun.append(call)
+        if begun:
+            self._give(begun, now)
         self._end_uncalled()
-        if not begun:
-            return
-        self._callers.give(begun)
+
+    def _may_begin(self, most: int) -> bool:
+        """Say whether one more call may begin; a suspect may not wait for a slot, as it would shut the gate."""
+        calls = self.state.calls
+        return calls < self._slots or (calls < most and not self._scheduling.is_suspect_next)
+
+    def _give(self, begun: Sequence[Call], now: float) -> None:
+        try:
+            self._callers.give(begun)
+        except BaseException:  # the machine has no more threads
+            for call in begun:
+                self.too_late(call)
+            raise
         if self.plan.kind.is_async:
             self._shared.notify_at(now + BLOCKED_SECONDS)
 
@@ -215,9 +234,13 @@ class TaskRun:
         if self.state.calls >= self._slots or not self.lanes.ready:
             return None
         call = self._scheduling.next_call(now, begins)
-        self._end_uncalled()
         self._calls_here += call is not None
         return call
+
+    @property
+    def has_uncalled(self) -> bool:
+        """Whether messages were found that cannot be called; the next turn gives them back or buries them."""
+        return self._scheduling.has_uncalled
 
     def context_here(self) -> Context:
         """Return the context in which the calling thread calls this task."""

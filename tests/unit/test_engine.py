@@ -168,6 +168,60 @@ def test_suspect_in_company_is_given_back_with_it_and_comes_again_alone(broker: 
     assert counts[0] == 1 and counts[1] > 3 and counts[2:5] == [1, 1, 1]
 
 
+def test_suspect_that_waits_for_a_slot_keeps_no_higher_level_out() -> None:
+    seen, begun, go_on = Seen(), threading.Event(), threading.Event()
+    broker = Passing(longest_wait=0.05)  # the poll that is open ends soon, and there has to be another one
+
+    def take(value: str) -> None:
+        if value == "long":
+            begun.set()
+            passed(go_on)
+        seen.take(value)
+
+    client = piped(broker, {"method": take, "priorities": 2})
+    client.create_queues()
+    client.put("suspect")
+    redelivered(broker, f"{DOMAIN}--take.fifo", 5)
+    client.put("long", priority=1)
+    with client.start():
+        passed(begun)
+        until(lambda: broker.depth(f"{DOMAIN}--take.fifo").in_flight == 1)
+        polls = len(broker.receives)
+        until(lambda: len(broker.receives) >= polls + 3)
+        client.put("high", priority=1)
+        until(lambda: broker.depth(f"{DOMAIN}--take--p1.fifo").in_flight == 2)
+        go_on.set()
+        assert sorted(seen.wait(3)) == ["high", "long", "suspect"]
+    broker.close()
+
+
+def test_suspect_that_waits_for_a_slot_keeps_no_other_task_back(
+    broker: Passing, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen, begun, go_on, ready = Seen(), threading.Event(), threading.Event(), threading.Event()
+
+    def slow(value: str) -> None:
+        if value == "long":
+            begun.set()
+            passed(go_on)
+
+    client = piped(broker, slow, {"method": seen.take, "name": "quick", "workers": 2})
+    client.put("long", task="slow")
+    broker.before["receive", "slow"] = lambda _: begun.is_set() and passed(ready)  # type: ignore[func-returns-value]
+    with client.start() as run:
+        passed(begun)
+        client.put("suspect", task="slow")
+        redelivered(broker._inner, f"{DOMAIN}--slow.fifo", 5)
+        ready.set()
+        until(lambda: broker.depth(f"{DOMAIN}--slow.fifo").in_flight == 2)
+        for number in range(20):
+            client.put(number, task="quick")
+            seen.wait(number + 1)
+            assert not inside.is_shut(run)
+        go_on.set()
+    assert "it waited" not in caplog.text
+
+
 def test_nothing_is_received_beside_a_suspect(broker: Passing) -> None:
     asked: list[int] = []
 

@@ -11,6 +11,7 @@ from sqspipes.engine import calling
 from sqspipes.engine.call_threads import CallThreads
 from sqspipes.engine.calling import EmitRoom
 from sqspipes.support import clocks
+from tests.builders import held_of
 
 PATIENCE = 10.0
 
@@ -92,6 +93,31 @@ def test_one_thread_is_started_at_a_time(monkeypatch: pytest.MonkeyPatch) -> Non
         for _ in range(5):
             work.threads.give(calls(2))
     assert len(started) == 1
+
+
+@pytest.mark.parametrize("starts", [0, 1])
+def test_calls_for_which_no_thread_can_be_started_are_not_lost(
+    starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, start, left = Work(2, open=True), threading.Thread.start, [starts]
+
+    def start_some(thread: threading.Thread) -> None:
+        if left[0] == 0:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_some)
+    given = [Call((held_of(1),)), Call((held_of(2),))]
+    if starts == 0:
+        with pytest.raises(RuntimeError, match="new thread"):
+            work.threads.give(given)
+        assert work.threads.take_back() == []
+    else:
+        work.threads.give(given)
+        work.threads.join(clocks.monotonic() + PATIENCE)
+        assert [str(error) for error in work.died] == ["can't start new thread"]
+        assert work.threads.take_back() == given
 
 
 def test_thread_that_dies_is_told_of() -> None:
