@@ -172,7 +172,10 @@ class World:
             if (name, *arguments) == ("run", None):
                 self.check()
         self.mend()
-        self.redrive()
+        # A message that died, was sent back, and came again as well, as its acknowledgement had been lost, may have two
+        # letters. The one that went back before looks like one that has died again: it is left for the next redrive.
+        while self.client.redrive():
+            self.run(None)
         self.run(None)
         self.check()
         assert not list(self.client.dead_letters())
