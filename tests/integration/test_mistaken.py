@@ -82,11 +82,13 @@ class World:
 
     def end(self, task: str, seconds: float) -> None:
         """End a run of a task between hand-off and acknowledgement; its messages come again after their lease."""
+        # An output that is sent again, and not stored again, is known no longer for that.
+        first = self._cut.get(task, self.clock.now)
         self.broker.dies_for = self.client.get_task_by_name(task).queue(0)
         with contextlib.suppress(RunError):
             self.run(task)
         if self.broker.dies_for is None:
-            self._cut[task] = self.clock.now
+            self._cut[task] = first
         self.broker.dies_for = None
         self.clock.now += seconds
 
@@ -172,8 +174,8 @@ class World:
             if (name, *arguments) == ("run", None):
                 self.check()
         self.mend()
-        # A message that died, was sent back, and came again as well, as its acknowledgement had been lost, may have two
-        # letters. The one that went back before looks like one that has died again: it is left for the next redrive.
+        # A message that was sent back, and came again as well, as its acknowledgement had been lost, has two letters.
+        # One of them looks as if it had died again in this redrive: it is left for the next one.
         while self.client.redrive():
             self.run(None)
         self.run(None)
