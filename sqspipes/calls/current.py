@@ -10,8 +10,7 @@ from sqspipes.calls.held import Held
 from sqspipes.errors import NoMessageError
 from sqspipes.support.clocks import LeaseClock
 
-#: What the calling thread, or asyncio task, is called for.
-CURRENT: ContextVar[tuple[Held, LeaseClock] | None] = ContextVar("sqspipes_message", default=None)
+_current: ContextVar[tuple[Held, LeaseClock] | None] = ContextVar("sqspipes_message", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ def current_message() -> CurrentMessage:
 
     Raises ``NoMessageError`` outside a task, in a source, and in threads that a task has started.
     """
-    found = CURRENT.get()
+    found = _current.get()
     if found is None:
         raise NoMessageError("current_message() is for tasks: this thread is not called for a message")
     held, clock = found
@@ -53,9 +52,9 @@ def current_message() -> CurrentMessage:
 
 def begin(held: Held, clock: LeaseClock) -> Token[tuple[Held, LeaseClock] | None]:
     """Let ``current_message`` return this one in the calling thread, or asyncio task, until the ``end``."""
-    return CURRENT.set((held, clock))
+    return _current.set((held, clock))
 
 
 def end(token: Token[tuple[Held, LeaseClock] | None]) -> None:
     """Let ``current_message`` return what it did before the ``begin``."""
-    CURRENT.reset(token)
+    _current.reset(token)

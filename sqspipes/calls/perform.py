@@ -38,15 +38,7 @@ _READY = PLAIN | CONTAINERS
 
 def perform(plan: Plan, held: Held, outlet: Outlet) -> Outcome:
     """Call the function for one message and hand its outputs on."""
-    message = held.message
-    try:
-        result = called(plan.function, message.value, *plan.task.args)
-        hand_on(plan, held, message, result, outlet)
-    except Abandoned:
-        raise
-    except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too
-        return failed(plan, held, outlet, error)
-    return DONE
+    return conclude(plan, held, outlet, lambda: called(plan.function, held.message.value, *plan.task.args))
 
 
 def conclude(plan: Plan, held: Held, outlet: Outlet, result: Callable[[], Any]) -> Outcome:
@@ -55,7 +47,7 @@ def conclude(plan: Plan, held: Held, outlet: Outlet, result: Callable[[], Any]) 
         hand_on(plan, held, held.message, result(), outlet)
     except Abandoned:
         raise
-    except BaseException as error:
+    except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too
         return failed(plan, held, outlet, error)
     return DONE
 

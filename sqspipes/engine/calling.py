@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeAlias
 from sqspipes.brokers.base import Entry, list_key
 from sqspipes.calls import current, perform
 from sqspipes.calls.batch import perform_batch
-from sqspipes.calls.current import CURRENT
 from sqspipes.calls.entries import message_entry
 from sqspipes.calls.held import Held, Origin, Parcel
 from sqspipes.calls.outcome import Abandoned, Call, Emission, Outcome
@@ -146,11 +145,11 @@ class CallSide:
         if self._is_batch:
             return perform_batch(self._plan, call.messages, self)
         (held,) = call.messages
-        token = CURRENT.set((held, self._clock))
+        token = current.begin(held, self._clock)
         try:
             return [perform.perform(self._plan, held, self)]
         finally:
-            CURRENT.reset(token)
+            current.end(token)
 
     def run_here(self, call: Call, context: Context, measures: bool) -> InlineCall:
         """Run a call in the thread that leads; raises nothing.

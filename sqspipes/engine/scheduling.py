@@ -24,7 +24,6 @@ class Scheduling:
         self._lanes = state.lanes
         self._shared = shared
         self._may_wait = state.task.rate is not None or state.task.batch is not None
-        self._is_plain = not self._may_wait
         self._batch_since: float | None = None  # when a batch that is not full began to wait
         self._refused: Held | None = None  # the suspect that the gate refused
         self.allowed_at: float | None = None
@@ -37,17 +36,6 @@ class Scheduling:
         ``now`` is the lease clock's time, ``begins`` the monotonic one's if the call begins at once.
         """
         state, lanes, shared = self._state, self._lanes, self._shared
-        if self._is_plain and self._refused is None and not state.is_stopping:  # nearly always
-            held = lanes.peek()
-            if held is None:
-                return None
-            may_begin = held.expires > now and not (held.lost or held.suspect or held.message.raw is not None)
-            if may_begin and shared.gate.enter(held):
-                lanes.start(held)
-                lanes.begun(held)
-                state.calls += 1
-                state.running[held] = begins
-                return Call((held,))
         while not state.is_stopping:
             # A suspect that the gate refused is asked for first: it keeps all others out meanwhile.
             held = (self._refused and self._refused_first()) or lanes.peek()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 from sqspipes.brokers.base import OK, Answer, Depth, Entry, Kind, Limits
@@ -118,13 +117,8 @@ class Wording:
 
 
 def _batch(action: str, url: str, entries: Sequence[Mapping[str, Any]]) -> Asked:
-    numbered = [{"Id": id, **entry} for id, entry in zip(_ids(len(entries)), entries, strict=False)]
+    numbered = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
     return Asked(action, {"QueueUrl": url, "Entries": numbered})
-
-
-@cache
-def _ids(count: int) -> list[str]:
-    return [str(number) for number in range(count)]
 
 
 def _answers(asked: Asked, result: Mapping[str, Any]) -> list[Answer]:
