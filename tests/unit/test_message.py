@@ -379,3 +379,25 @@ def test_short_way_is_taken() -> None:
     usual = body_module._usual(delivery.body, delivery.id)
     assert usual is not None
     assert usual == decode(delivery)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"sqspipes":1,"id":"a","priority":007,"put":1.5,"redrives":0,"value":1}',
+        '{"sqspipes":1,"id":"a","priority":0,"put":01.5,"redrives":0,"value":1}',
+        '{"sqspipes":1,"id":"a","priority":0,"put":1.5,"redrives":00,"value":1}',
+        '{"sqspipes":1,"id":"a","priority":0,"put":1.5,"redrives":0,"value":1,"value":2}',
+        '{"sqspipes":1,"id":"a","priority":0,"put":1.5,"redrives":0,"value":1}}',
+        '{"sqspipes":1,"id":"a","priority":0,"put":1.5,"redrives":0,"value":1} x',
+        '{"sqspipes":1,"id":"a","priority":0,"put":1.5,"redrives":0,"value":1',
+        '{"sqspipes":1,"id":"a","priority":0,"put":1.5,"redrives":0,"value":NaN}',
+        '{"sqspipes":1,"id":"a\\u0000","priority":0,"put":1.5,"redrives":0,"value":1}',
+        '{"sqspipes":1,"id":"a\tb","priority":0,"put":1.5,"redrives":0,"value":1}',
+        '{"sqspipes":1,"id":"a","group":"","priority":0,"put":1.5,"redrives":0,"value":1}',
+        '{"sqspipes":2,"id":"a","priority":0,"put":1.5,"redrives":0,"value":1}',
+        '{"sqspipes":1,"id":"a","priority":0,"put":1.5,"redrives":0,"value":1,"more":2}',
+    ],
+)
+def test_bodies_that_are_nearly_usual_are_read_as_by_the_long_way(text: str) -> None:
+    check_both_ways(text)

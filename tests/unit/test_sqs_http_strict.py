@@ -244,6 +244,23 @@ def test_answer_in_one_piece_is_read_as_piece_by_piece(answer: bytes) -> None:
         assert end.value.value == at_once
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Content-Length: 2\r\nContent-Length: 2",
+        b"Content-Length: 2\r\nA: 1\r\nA: 2",
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 2\r\n folded",
+        b"Content-Length: 3",
+        b"Content-Length: 1",
+        b"Content-Length: +2",
+        b"A: 1",
+    ],
+)
+def test_answers_that_are_not_the_usual_are_left_to_the_reader_of_pieces(lines: bytes) -> None:
+    assert reply.at_once(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\nok") is None
+
+
 def test_answers_of_sqs_are_read_at_once() -> None:
     assert reply.at_once(WHOLE) == reply.Answered(Reply(200, {"content-length": "2"}, b"ok"), keeps=True)
 
