@@ -13,7 +13,7 @@ from typing import Any
 
 from sqspipes.calls.outcome import Abandoned
 from sqspipes.support import clocks, lines
-from sqspipes.support.forked import Stepped, called
+from sqspipes.support.forked import Stepped, called, forks
 
 logger = lines.logger(__name__)
 
@@ -60,7 +60,7 @@ class Loop:
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps no hold on them
         self._leaves = leaves
         self._closed = False
-        self.here = os.getpid()
+        self.here = forks()
 
     def begin(self, coroutines: Sequence[Coroutine[Any, Any, None]]) -> bool:
         """Run coroutines, from any thread; False where they never begin: after the ``close`` and the loop's death."""

@@ -24,7 +24,7 @@ from sqspipes.engine.source import Source
 from sqspipes.engine.stream import Stream
 from sqspipes.engine.summary import Counts
 from sqspipes.engine.task_run import TaskRun
-from sqspipes.tasks.plan import RunPlan
+from sqspipes.tasks.plan import Plan, RunPlan
 
 #: Seconds that a poll stays open, at the least, while a run drains.
 LAST_POLL_SECONDS = 1.0
@@ -79,30 +79,8 @@ class RunParts:
         self.stream: Stream | None = None
         if plan.iterate is not None:
             self.stream = Stream(self._tell_safe, self._tell_forget, owner.died)
-        self.shared = EngineShared(
-            loop=loop,
-            requests=self.requests,
-            settling=self.settling,
-            leases=leases,
-            gate=Gate(self.make_dirty, leases.clock.now, notify_at),
-            run_loop=self.run_loop,
-            sizes=plan.sizes,
-            message_size=limits.message_bytes,
-            died=owner.died,
-            raised=owner.raised,
-            notify_at=notify_at,
-            about_to_wait=self.crew.about_to_wait,
-        )
-        self.tasks = {
-            one.task.name: TaskRun(
-                one,
-                plan.levels[one.task.name],
-                self.shared,
-                limits,
-                self.stream if one.task.name == plan.iterate else None,
-            )
-            for one in plan.plans
-        }
+        self.shared = self._shared(notify_at)
+        self.tasks = {one.task.name: self._task(one) for one in plan.plans}
         self._task_of_queue = {
             task.task.queue(number): task for task in self.tasks.values() for number in range(task.task.priorities)
         }  # fmt: skip
@@ -114,6 +92,28 @@ class RunParts:
         if plan.polls is not None:
             self.shorten_polls(plan.polls)
         self.control = self._control(broker, domain)
+
+    def _shared(self, notify_at: Callable[[float], None]) -> EngineShared:
+        owner = self._owner
+        return EngineShared(
+            loop=self.loop,
+            requests=self.requests,
+            settling=self.settling,
+            leases=self.leases,
+            gate=Gate(self.make_dirty, self.leases.clock.now, notify_at),
+            run_loop=self.run_loop,
+            sizes=self.plan.sizes,
+            message_size=self.limits.message_bytes,
+            died=owner.died,
+            raised=owner.raised,
+            notify_at=notify_at,
+            about_to_wait=self.crew.about_to_wait,
+        )
+
+    def _task(self, plan: Plan) -> TaskRun:
+        name = plan.task.name
+        stream = self.stream if name == self.plan.iterate else None
+        return TaskRun(plan, self.plan.levels[name], self.shared, self.limits, stream)
 
     def _source(self, task: TaskRun) -> Source:
         return Source(

@@ -16,6 +16,11 @@ OVER = object()
 _forks = 0
 
 
+def forks() -> int:
+    """Return a number that is another one in a forked child than in its parent."""
+    return _forks
+
+
 def _count_fork() -> None:
     global _forks
     _forks += 1
@@ -52,13 +57,13 @@ def yielded(values: Iterable[Any]) -> Iterator[Any]:
 class Stepped(Coroutine[Any, Any, Any]):
     """A coroutine, or a step of an async generator; a process that it forks ends where it comes back to the loop.
 
-    It comes back as with ``called``, and also where it would wait: the event loop is its parent's. ``here`` is the
-    process of the loop, by default this one.
+    It comes back as with ``called``, and also where it would wait: the event loop is its parent's. ``here`` is what
+    ``forks`` returned where the loop was made, by default what it returns now.
     """
 
     def __init__(self, coroutine: Any, here: int | None = None) -> None:
         self._coroutine = coroutine
-        self._here = os.getpid() if here is None else here
+        self._here = _forks if here is None else here
 
     def send(self, value: Any) -> Any:
         """Run to the next wait."""
@@ -85,15 +90,15 @@ class Stepped(Coroutine[Any, Any, Any]):
         return getattr(self._coroutine, name)  # asyncio shows where a task is by these
 
     def _step(self, go_on: Callable[..., Any], *arguments: Any) -> Any:
-        if os.getpid() != self._here:
+        if _forks != self._here:
             _end(None)  # of something else on the loop, a callback for one, that has come back to it
         try:
             awaited = go_on(*arguments)
         except BaseException as error:
-            if os.getpid() != self._here:
+            if _forks != self._here:
                 _end(None if isinstance(error, StopIteration | StopAsyncIteration) else error)
             raise
-        if os.getpid() != self._here:
+        if _forks != self._here:
             _end(RuntimeError("a forked process cannot await: the event loop is its parent's"))
         return awaited
 
