@@ -230,8 +230,11 @@ class TaskRun:
         return threading.get_ident() in self._contexts or len(self._contexts) < MOST_LEADERS_THAT_CALL
 
     def next_call_here(self, now: float, begins: float) -> Call | None:
-        """Return a call for the leader to make, or None; the times are those of ``Scheduling.next_call``."""
-        if self.state.calls >= self._slots or not self.lanes.ready:
+        """Return a call for the leader to make, or None; the times are those of ``Scheduling.next_call``.
+
+        A call that has ended takes no slot, though it counts until the next turn: so requests can be full.
+        """
+        if self.state.calls - len(self._ended) >= self._slots or not self.lanes.ready:
             return None
         call = self._scheduling.next_call(now, begins)
         self._calls_here += call is not None
