@@ -16,7 +16,8 @@ class CallThreads:
 
     More calls than threads may be given ahead: a thread that ends a call begins the next one without waiting for the
     engine. One sleeping thread is woken at a time. When it takes a call it wakes the next thread, if there is another
-    call, so that short calls stay in few threads. Each thread calls ``leave`` at its end.
+    call, so that short calls stay in few threads. Each thread calls ``leave`` at its end, and ``hasten`` when a call
+    has ended and no other one waits: word of ended calls can wait only as long as threads have something to do.
 
     ``give``, ``take_back`` and ``close`` are called in the engine's turn.
     """
@@ -28,12 +29,14 @@ class CallThreads:
         run: Callable[[Call], object],
         died: Callable[[str, BaseException], object],
         leave: Callable[[], object] = lambda: None,
+        hasten: Callable[[], object] = lambda: None,
     ) -> None:
         self._name = name
         self._most = most
         self._run = run
         self._died = died
         self._leave = leave
+        self._hasten = hasten
         self._lock = threading.Lock()
         self._calls: deque[Call] = deque()
         self._sleeping: list[
@@ -106,6 +109,8 @@ class CallThreads:
                 self._is_waking = False
             while (call := self._next(bed)) is not None:
                 self._run(call)
+                if not self._calls:
+                    self._hasten()
                 del call  # a thread that waits keeps nothing of its last message
             self._leave()
         except BaseException as error:

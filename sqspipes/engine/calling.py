@@ -27,7 +27,7 @@ from sqspipes.support.forked import called
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.task import Task
 
-#: Has something done in the engine's next turn.
+#: Has something done in the engine's next turn, or in one soon.
 Tell = Callable[[Callable[[], object]], object]
 
 
@@ -102,6 +102,7 @@ class CallSide:
         plan: Plan,
         sink: Any,
         tell: Tell,
+        tell_soon: Tell,
         clock: LeaseClock,
         message_bytes: Callable[[str], int],
         linger: float,
@@ -113,6 +114,7 @@ class CallSide:
         self._plan = plan
         self._sink = sink
         self._tell = tell
+        self._tell_soon = tell_soon
         self._clock = clock
         self._message_bytes = message_bytes
         self._linger = linger
@@ -138,7 +140,7 @@ class CallSide:
         except Abandoned:
             self.abandoned(call)
         else:
-            self.done(call, outcomes)
+            self._tell_soon(partial(self._sink.ended, call, outcomes))
 
     def perform(self, call: Call) -> Sequence[Outcome]:
         """Call the task; return an outcome for each message."""

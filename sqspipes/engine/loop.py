@@ -21,6 +21,10 @@ Do: TypeAlias = Callable[[], object]
 #: Timers that were cancelled and still wait for their time, beyond which they are taken out.
 MOST_CANCELLED = 1_000
 
+#: Seconds for which word that can wait is gathered, as long as there is some in each turn: a thread that wakes for
+#: each of 1,200 a second costs a fifth more CPU (tasks of 50 ms with 64 workers).
+GATHERING_SECONDS = 0.005
+
 
 class Timer:
     """Something to be done at a time; ``cancel`` calls it off."""
@@ -40,7 +44,7 @@ class Timer:
 
 
 class EngineLoop:
-    """Runs the engine's turns. All methods but ``tell`` are called by the thread that leads.
+    """Runs the engine's turns. All methods but those that tell are called by the thread that leads.
 
     ``clock`` returns seconds that never go back. In a turn come first the timers that are due, then the word in the
     inbox, then the sockets. What is told or timed inside a turn waits for the next one, so that a turn ends.
@@ -56,6 +60,9 @@ class EngineLoop:
         self._cancelled = 0
         self._inbox: deque[Do] = deque()
         self._is_waiting = False  # or about to wait, and has not looked into the inbox since
+        self._has_urgent = False  # the inbox has word that cannot wait
+        self._has_patient = False  # and word that can, told since the last turn
+        self._gathers = False  # lets word that can wait
         self.errors: list[
             BaseException
         ] = []  #: what was raised by what a turn did; the rest was done all the same
@@ -67,7 +74,21 @@ class EngineLoop:
     def tell(self, do: Do) -> None:
         """Have something done in the next turn, and end the wait of this one; in the order in which it was told."""
         self._inbox.append(do)
+        self._has_urgent = True
         if self._is_waiting:
+            self._wakeup.wake()
+
+    def tell_soon(self, do: Do) -> None:
+        """Have something done, in the order in which it was told, in a turn that may be ``GATHERING_SECONDS`` off."""
+        self._inbox.append(do)
+        self._has_patient = True
+        if self._is_waiting and not self._gathers:
+            self._wakeup.wake()
+
+    def hasten(self) -> None:
+        """Let word wait no longer."""
+        self._has_urgent = True
+        if self._is_waiting and self._gathers:
             self._wakeup.wake()
 
     # In the engine's turn
@@ -114,6 +135,7 @@ class EngineLoop:
                 self._cancelled -= 1
             else:
                 self._do(do)
+        self._gathers, self._has_patient, self._has_urgent = self._has_patient, False, False
         for _ in range(len(self._inbox)):
             self._do(self._inbox.popleft())
         for key, _ in ready:
@@ -126,8 +148,10 @@ class EngineLoop:
             self.errors.append(error)
 
     def _seconds_to_wait(self, longest: float) -> float | None:
-        if self._inbox:
+        if self._has_urgent or (self._inbox and not self._gathers):
             return 0.0
+        if self._gathers:
+            longest = min(longest, GATHERING_SECONDS)
         if self._timers:
             longest = min(longest, self._timers[0][0] - self._clock())
         return None if longest == math.inf else max(0.0, longest)

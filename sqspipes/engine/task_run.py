@@ -61,6 +61,7 @@ class TaskRun:
             plan,
             self,
             shared.loop.tell,
+            shared.loop.tell_soon,
             shared.leases.clock,
             shared.message_bytes,
             linger,
@@ -93,7 +94,8 @@ class TaskRun:
                 task.domain, task.name, task.workers, self.side, shared.run_loop.get(), shared.died
             )
         leave = step.leave if step is not None else lambda: None
-        return CallThreads(f"{task.domain} {task.name}", task.workers, self.side.run, shared.died, leave)
+        name, hasten = f"{task.domain} {task.name}", shared.loop.hasten
+        return CallThreads(name, task.workers, self.side.run, shared.died, leave, hasten)
 
     def _may_be_called_by_leader(self, stream: Stream | None) -> bool:
         """Say whether short calls may be made by the thread that leads.

@@ -25,11 +25,17 @@ class Work:
             self.gate.set()
         self.begun = threading.Semaphore(0)
         self.ended = threading.Semaphore(0)
+        self.hastened = threading.Semaphore(0)
         self.names: list[str] = []
         self.left: list[str] = []
         self.died: list[BaseException] = []
         self.threads = CallThreads(
-            "d t", most, self._run, lambda part, error: self.died.append(error), self._leave
+            "d t",
+            most,
+            self._run,
+            lambda part, error: self.died.append(error),
+            self._leave,
+            lambda: self.hastened.release(),
         )
 
     def _run(self, call: Call) -> None:
@@ -44,6 +50,18 @@ class Work:
 
 def calls(count: int) -> list[Call]:
     return [Call(()) for _ in range(count)]
+
+
+def test_last_call_that_waited_hastens_the_engine() -> None:
+    work = Work(1)
+    work.threads.give(calls(3))
+    work.gate.set()
+    for _ in range(3):
+        assert work.ended.acquire(timeout=PATIENCE)
+    assert work.hastened.acquire(timeout=PATIENCE)
+    assert not work.hastened.acquire(blocking=False)
+    work.threads.close()
+    work.threads.join(clocks.monotonic() + PATIENCE)
 
 
 def test_calls_that_last_have_a_thread_each_and_no_more_than_allowed() -> None:

@@ -116,6 +116,73 @@ def test_no_word_of_many_threads_is_lost(loop: EngineLoop) -> None:
     assert sorted(done) == sorted(list(range(500)) * 8)
 
 
+def test_word_that_can_wait_ends_the_wait_when_there_was_none_before(loop: EngineLoop) -> None:
+    done: list[str] = []
+    waiting = threading.Thread(target=loop.turn)
+    waiting.start()
+    loop.tell_soon(lambda: done.append("told"))
+    waiting.join(PATIENCE)
+    assert not waiting.is_alive()
+    assert done == ["told"]
+
+
+@pytest.mark.parametrize("ends", ["by itself", "hasten", "tell"])
+def test_word_that_can_wait_is_gathered_after_a_turn_with_some(
+    loop: EngineLoop, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    monkeypatch.setattr(
+        "sqspipes.engine.loop.GATHERING_SECONDS", 0.01 if ends == "by itself" else 2 * PATIENCE
+    )
+    done: list[int] = []
+    loop.tell_soon(lambda: done.append(0))
+    loop.turn()
+    assert done == [0]
+    wakes: list[None] = []
+    wake = loop._wakeup.wake
+    monkeypatch.setattr(loop._wakeup, "wake", lambda: (wakes.append(None), wake()))
+    waiting = threading.Thread(target=loop.turn)
+    waiting.start()
+    for number in range(1, 4):
+        loop.tell_soon(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert not wakes
+    if ends == "hasten":
+        loop.hasten()
+    elif ends == "tell":
+        loop.tell(lambda: done.append(4))
+    waiting.join(PATIENCE)
+    assert not waiting.is_alive()
+    loop.turn(0)  # what was told when the first turn had ended by itself
+    assert done == [0, 1, 2, 3, 4][: 5 if ends == "tell" else 4]
+
+
+def test_order_of_word_is_kept_whether_it_can_wait_or_not(loop: EngineLoop) -> None:
+    done: list[int] = []
+    for number in range(0, 100, 2):
+        loop.tell_soon(lambda number=number: done.append(number))  # type: ignore[misc]
+        loop.tell(lambda number=number: done.append(number + 1))  # type: ignore[misc]
+    loop.turn()
+    assert done == list(range(100))
+
+
+def test_no_word_that_can_wait_is_lost(loop: EngineLoop) -> None:
+    done: list[int] = []
+
+    def tell() -> None:
+        for number in range(500):
+            loop.tell_soon(lambda number=number: done.append(number))  # type: ignore[misc]
+            if not number % 7:
+                loop.hasten()
+
+    threads = [threading.Thread(target=tell) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while len(done) < 4_000:
+        loop.turn(PATIENCE)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert sorted(done) == sorted(list(range(500)) * 8)
+
+
 def test_what_a_turn_brings_about_waits_for_the_next_one(loop: EngineLoop) -> None:
     done: list[str] = []
 
