@@ -152,6 +152,40 @@ def test_sigint_waits_for_the_running_call(broker_arguments: Arguments, domain: 
         assert (waiting(client, "work"), in_flight(client, "work")) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("broker", "number"),
+    [
+        ("memory", signal.SIGTERM),
+        ("sqlite", signal.SIGTERM),
+        ("sqlite", signal.SIGINT),
+        ("redis", signal.SIGINT),
+        ("sqs", signal.SIGTERM),
+    ],
+)
+def test_signal_in_the_middle_of_a_takeover_stops_in_good_order(
+    broker: str, number: signal.Signals, broker_arguments: Arguments, domain: str
+) -> None:
+    script = f"""
+import os
+from sqspipes.engine.crew import Crew
+take_over = Crew._take_over
+def interrupted(crew):
+    os.kill(os.getpid(), {number:d})
+    say("takes over")
+    take_over(crew)
+Crew._take_over = interrupted
+client = TaskClient(domain, lease=5.0, **arguments).register_tasks([{{"method": work, "workers": 4}}])
+client.put("wait")
+"""
+    left = "say([level.waiting + level.in_flight for level in client.status().levels])"
+    with child(script + RUN + left, broker_arguments(broker), domain) as running:
+        assert running.line() == "called wait"  # by the leader, which it keeps
+        assert running.line() == "takes over"
+        running.type()
+        ended = "signal 1" if number is signal.SIGTERM else "KeyboardInterrupt"
+        assert running.rest() == [ended, "True True", "[0]"]
+
+
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_waits_for_nothing(
     first: signal.Signals, broker_arguments: Arguments, domain: str
