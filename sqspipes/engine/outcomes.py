@@ -48,12 +48,11 @@ class Outcomes:
         self.is_abandoned = False
 
     def end(self, ended: Sequence[EndedCall]) -> None:
-        """Count calls that have ended, send what they made, and decide what becomes of their messages."""
+        """Count calls that are over, send what they made, and decide what becomes of their messages."""
         finished: list[Held] = []
         results: list[Parcel] = []
         failed: list[tuple[Call, Sequence[Outcome]]] = []
         logs = logger.isEnabledFor(logging.DEBUG)
-        self._state.end(*[call for call, _, _ in ended])
         for call, outcomes, seconds in ended:
             if outcomes[0] is DONE and len(outcomes) == 1:  # nearly always
                 self._state.pace.called(seconds[0], ok=True)

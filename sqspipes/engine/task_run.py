@@ -142,6 +142,7 @@ class TaskRun:
         if self._ended:
             ended, self._ended = self._ended, []
             self.state.is_dirty = True
+            self.state.end(*[call for call, _, _ in ended])
             self.outcomes.end(ended)
         if self._tell_paused is not None and not (self._limits.clean_interrupt and self.admission.has_polls):
             self._tell_paused()
