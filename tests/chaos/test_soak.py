@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from tests.chaos.conftest import Chaos, MakePipe, Pipe
 from tests.chaos.ledger import RESULTS, taken
@@ -35,15 +38,25 @@ class Sample:
     stored: float
 
 
-def sample(process: psutil.Process, database: Path) -> Sample:
-    """Look at a worker."""
-    sizes = [path.stat().st_size for path in database.parent.glob(database.name + "*")]
+def of_files(database: Path) -> float:
+    """Return the MB of a SQLite file and of what stands beside it."""
+    return sum(path.stat().st_size for path in database.parent.glob(database.name + "*")) / 1e6
+
+
+def of_server(url: str) -> float:
+    """Return the MB that a Redis server keeps."""
+    with contextlib.closing(redis.Redis.from_url(url.partition("?")[0])) as server:
+        return float(server.info("memory")["used_memory"]) / 1e6
+
+
+def sample(process: psutil.Process, stored: float) -> Sample:
+    """Look at a worker; ``stored`` are the MB that the broker keeps."""
     return Sample(
         memory=process.memory_info().rss / 1e6,
         threads=process.num_threads(),
         sockets=len(process.net_connections()),
         files=process.num_fds(),
-        stored=sum(sizes) / 1e6,
+        stored=stored,
     )
 
 
@@ -95,13 +108,15 @@ def growth(samples: list[Sample], figure: str) -> float:
     return after - before if figure in COUNTED else after / before - 1 if before else after
 
 
-def soaked(chaos: Chaos, pipe: Pipe, folder: Path, broker: str, amount: Callable[[int], int]) -> None:
+def soaked(
+    chaos: Chaos, pipe: Pipe, broker: str, amount: Callable[[int], int], stored: Callable[[], float]
+) -> None:
     """Run the load and judge the second half."""
     worker = pipe.fleet.start()
     worker.said("runs on")
     process = psutil.Process(worker.process.pid)
     feeder = Feeder(pipe, MINUTES)
-    samples = [sample(process, folder / "pipe.db") for _ in feeder.rounds(amount)]
+    samples = [sample(process, stored()) for _ in feeder.rounds(amount)]
     feeder.finish()
     grown = {figure: round(growth(samples, figure), 3) for figure in Sample.__annotations__}
     peak = {
@@ -124,21 +139,24 @@ def soaked(chaos: Chaos, pipe: Pipe, folder: Path, broker: str, amount: Callable
 
 @pytest.mark.soak
 @pytest.mark.timeout(MINUTES * 60 + 300)
-def test_a_steady_load_on_sqlite_takes_no_more_as_time_goes_by(
-    chaos: Chaos, make_pipe: MakePipe, tmp_path: Path
+@pytest.mark.parametrize("broker", ["sqlite", "redis"])
+def test_a_steady_load_takes_no_more_as_time_goes_by(
+    chaos: Chaos, make_pipe: MakePipe, tmp_path: Path, broker: str
 ) -> None:
-    soaked(chaos, make_pipe("sqlite", witnessed=False), tmp_path, "sqlite", lambda second: EACH_SECOND)
+    pipe = make_pipe(broker, witnessed=False)
+    stored = partial(of_files, tmp_path / "pipe.db")
+    if broker == "redis":
+        stored = partial(of_server, pipe.arguments["broker"])
+    soaked(chaos, pipe, broker, lambda second: EACH_SECOND, stored)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(MINUTES * 60 + 300)
-def test_a_mixed_load_on_sqs_takes_no_more_as_time_goes_by(
-    chaos: Chaos, make_pipe: MakePipe, tmp_path: Path
-) -> None:
+def test_a_mixed_load_on_sqs_takes_no_more_as_time_goes_by(chaos: Chaos, make_pipe: MakePipe) -> None:
     def bursts(second: int) -> int:
         if second % 60 >= 50:
             return 0
         return chaos.random.choice([1, 5, 20, 50])
 
     pipe = make_pipe("sqs", witnessed=False, failing=20, options={"backoff": 0.2})
-    soaked(chaos, pipe, tmp_path, "sqs", bursts)
+    soaked(chaos, pipe, "sqs", bursts, lambda: 0.0)  # the emulator's memory is not ours
