@@ -18,7 +18,7 @@ class TaskState:
     """Counts, lanes, pace and running calls of one task.
 
     ``is_dirty``: there may be something to begin, or to receive. ``settling`` counts messages that are held still
-    though their calls are over, ``calls`` the calls that have begun, or were given to threads, and have not ended.
+    though their calls are over, ``calls`` those that have begun, or were given to threads, until a turn ends them.
     """
 
     def __init__(self, task: Task, gate: Gate) -> None:

@@ -89,22 +89,26 @@ def test_word_is_done_in_the_order_in_which_it_was_told(loop: EngineLoop) -> Non
     assert done == list(range(100))
 
 
-def test_word_of_another_thread_ends_the_wait(loop: EngineLoop) -> None:
+@pytest.mark.parametrize("way", ["tell", "tell_soon"])
+def test_word_of_another_thread_ends_the_wait(loop: EngineLoop, way: str) -> None:
     done: list[str] = []
     waiting = threading.Thread(target=loop.turn)
     waiting.start()
-    loop.tell(lambda: done.append("told"))
+    getattr(loop, way)(lambda: done.append("told"))
     waiting.join(PATIENCE)
     assert not waiting.is_alive()
     assert done == ["told"]
 
 
-def test_no_word_of_many_threads_is_lost(loop: EngineLoop) -> None:
+@pytest.mark.parametrize("way", ["tell", "tell_soon"])
+def test_no_word_of_many_threads_is_lost(loop: EngineLoop, way: str) -> None:
     done: list[int] = []
 
     def tell() -> None:
         for number in range(500):
-            loop.tell(lambda number=number: done.append(number))  # type: ignore[misc]
+            getattr(loop, way)(lambda number=number: done.append(number))
+            if not number % 7:
+                loop.hasten()
 
     threads = [threading.Thread(target=tell) for _ in range(8)]
     for thread in threads:
@@ -114,16 +118,6 @@ def test_no_word_of_many_threads_is_lost(loop: EngineLoop) -> None:
     for thread in threads:
         thread.join(PATIENCE)
     assert sorted(done) == sorted(list(range(500)) * 8)
-
-
-def test_word_that_can_wait_ends_the_wait_when_there_was_none_before(loop: EngineLoop) -> None:
-    done: list[str] = []
-    waiting = threading.Thread(target=loop.turn)
-    waiting.start()
-    loop.tell_soon(lambda: done.append("told"))
-    waiting.join(PATIENCE)
-    assert not waiting.is_alive()
-    assert done == ["told"]
 
 
 @pytest.mark.parametrize("ends", ["by itself", "hasten", "tell"])
@@ -162,25 +156,6 @@ def test_order_of_word_is_kept_whether_it_can_wait_or_not(loop: EngineLoop) -> N
         loop.tell(lambda number=number: done.append(number + 1))  # type: ignore[misc]
     loop.turn()
     assert done == list(range(100))
-
-
-def test_no_word_that_can_wait_is_lost(loop: EngineLoop) -> None:
-    done: list[int] = []
-
-    def tell() -> None:
-        for number in range(500):
-            loop.tell_soon(lambda number=number: done.append(number))  # type: ignore[misc]
-            if not number % 7:
-                loop.hasten()
-
-    threads = [threading.Thread(target=tell) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    while len(done) < 4_000:
-        loop.turn(PATIENCE)
-    for thread in threads:
-        thread.join(PATIENCE)
-    assert sorted(done) == sorted(list(range(500)) * 8)
 
 
 def test_what_a_turn_brings_about_waits_for_the_next_one(loop: EngineLoop) -> None:

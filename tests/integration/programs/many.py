@@ -36,7 +36,7 @@ def work(value: Any) -> Any:
     while not (folder / "gate").exists() and not (folder / f"gate-{os.getpid()}").exists():
         threading.Event().wait(0.02)
     if settings.get("shown"):
-        os.write(1, f"printed {value}\n".encode())  # whole: other processes print there, too
+        print(f"printed {value}\n", end="", flush=True)  # by one write: other processes print there, too
     return value
 
 
