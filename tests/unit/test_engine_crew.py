@@ -117,6 +117,14 @@ def test_planted_fault_is_found(fault: Any) -> None:
 # With real threads
 
 
+def assert_all_end() -> None:
+    """Wait for the threads of a crew that is closed."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("test crew"):
+            thread.join(10)
+            assert not thread.is_alive()
+
+
 def test_call_that_lasts_is_left_to_its_thread_and_another_one_leads() -> None:
     go_on, led = threading.Event(), threading.Event()
     names: list[str] = []
@@ -139,10 +147,7 @@ def test_call_that_lasts_is_left_to_its_thread_and_another_one_leads() -> None:
     assert crew.wait(10)
     go_on.set()
     assert names == ["test crew 1", "test crew 2"]
-    ended = [thread for thread in threading.enumerate() if thread.name.startswith("test crew")]
-    for thread in ended:
-        thread.join(10)
-        assert not thread.is_alive()
+    assert_all_end()
     assert lost == [True]
 
 
@@ -157,6 +162,9 @@ def test_what_a_leader_raises_is_told_of() -> None:
     def lead() -> None:
         raise ValueError("no")
 
-    Crew("test crew", lead, tell).start()
+    crew = Crew("test crew", lead, tell)
+    crew.start()
     assert told.wait(10)
     assert str(died[0]) == "no"
+    crew.close()
+    assert_all_end()
