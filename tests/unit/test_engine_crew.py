@@ -42,6 +42,7 @@ def check(played: Engine, seconds: list[float], stops_after: int | None) -> None
         raise ModelError("calls that last were waited for one after the other")
 
 
+@pytest.mark.once
 def test_no_schedule_has_two_leaders_loses_a_call_or_a_wake_up(pytestconfig: pytest.Config) -> None:
     for seed in range(100_000 if pytestconfig.getoption("--full") else 1_000):
         try:
@@ -103,6 +104,7 @@ class EndsTwice(Engine):
             raise
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("fault", [OneBaton, BookedLate, LostWakeUp, EndsTwice])
 def test_planted_fault_is_found(fault: Any) -> None:
     options = {"engine": fault} if issubclass(fault, Engine) else {"make": fault}

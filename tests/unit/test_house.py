@@ -13,6 +13,8 @@ import pytest
 
 import sqspipes
 
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(sqspipes.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -113,7 +115,7 @@ def test_lowest_versions_that_are_allowed_are_tested() -> None:
     repository = Path(__file__).parents[2]
     tox = configparser.RawConfigParser()
     tox.read(repository / "tox.ini")
-    tested = dict(re.findall(r"^(\w+)==([\d.]+)$", tox["testenv:floors"]["deps"], re.MULTILINE))
+    tested = dict(re.findall(r"^(\w+)==([\d.]+)$", tox["floors"]["deps"], re.MULTILINE))
     for name, floor in re.findall(r'"(\w+)>=([\d.]+)"', (repository / "setup.py").read_text()):
         assert re.fullmatch(rf"{re.escape(floor)}(\.0)*", tested[name]), name
 

@@ -13,6 +13,8 @@ import pytest
 
 import sqspipes
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
