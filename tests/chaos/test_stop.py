@@ -35,6 +35,7 @@ def test_sigterm_under_load_lets_no_message_wait_for_a_lease(
 
 
 @pytest.mark.alone
+@pytest.mark.whole_round
 @pytest.mark.timeout(240)
 @BROKERS
 def test_second_sigterm_ends_the_process_within_a_second(
