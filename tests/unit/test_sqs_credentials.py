@@ -9,6 +9,7 @@ import boto3
 import pytest
 
 from sqspipes.brokers import open_broker
+from sqspipes.brokers.sqs.account import Access, Account
 from sqspipes.errors import (
     BrokerError,
     CredentialsError,
@@ -132,3 +133,11 @@ def test_secret_shows_nowhere(
 def test_url_has_no_settings() -> None:
     with pytest.raises(OptionError, match="sqs://us-west-2"):
         open_broker("sqs://us-west-2")
+
+
+def test_models_of_services_are_read_once_in_a_process() -> None:
+    loaders = []
+    for _ in range(2):
+        access = Access(Account(key="x", secret="x", region="us-west-2"))
+        loaders.append(access._session._session.get_component("data_loader"))
+    assert loaders[0] is loaders[1]

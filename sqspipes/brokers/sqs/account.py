@@ -6,12 +6,14 @@ import os
 import re
 import ssl
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.loaders import create_loader
 from botocore.utils import get_environ_proxies
 
 from sqspipes.brokers.rules import lack_of_files
@@ -153,8 +155,15 @@ def _check_proxies(client: Any) -> None:
             raise OptionError(f"the proxy for {scheme} is {_shown(url)}: {allowed}")
 
 
+@lru_cache(maxsize=1)
+def _loader(data_path: str | None) -> Any:
+    """Return what reads and keeps the models of AWS's services: to read them is most of what a new client costs."""
+    return create_loader(data_path)
+
+
 def _session(account: Account) -> Any:
     session = botocore.session.get_session()
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     # For the token services: whoever waits for credentials is waited for in turn.
     config = Config(
         retries={"total_max_attempts": 2, "mode": "standard"},
