@@ -14,7 +14,6 @@ from __future__ import annotations
 from sqspipes import _starting as _starting  # the first of all imports
 from sqspipes.brokers import open_broker
 from sqspipes.brokers.base import Broker
-from sqspipes.calls.current import CurrentMessage, current_message
 from sqspipes.client import TaskClient
 from sqspipes.engine.iteration import Results
 from sqspipes.engine.run import Run
@@ -47,6 +46,7 @@ from sqspipes.processes.fleet import Fleet
 from sqspipes.support.checks import did_you_mean
 from sqspipes.support.lines import LogFormatter, indented, one_line, printable
 from sqspipes.task_client import TaskClientError
+from sqspipes.tasks.current import CurrentMessage, current_message
 from sqspipes.tasks.results import BatchFailure, EmptyTaskOutput, Output, Reject, Retry, TaskCallback
 from sqspipes.tasks.step import Step
 from sqspipes.tasks.task import Task

@@ -43,6 +43,7 @@ from sqspipes.processes.printed import Show
 from sqspipes.support import checks
 from sqspipes.support.forked import called, yielded
 from sqspipes.tasks import registration
+from sqspipes.tasks.around import Around, checked_around
 from sqspipes.tasks.callables import kind_of
 from sqspipes.tasks.pipe import Pipe, RunOptions, TaskName, checked_priority
 from sqspipes.tasks.plan import RunPlan
@@ -82,6 +83,10 @@ class TaskClient:
     :param control_interval: seconds, 0.1 or more, between two looks of a run at what ``pause``, ``resume`` and
         ``stop_all`` say; None for no look at all. Default the broker's own: 60 on SQS, 2 on the others.
     :param json_default: as in ``json.dumps(default=)``; it is not asked about what is to be awaited.
+    :param around: a function of (call_next, message) around each call of each task, or a list of them, the outermost
+        first. ``call_next()`` makes the call and returns its result; ``message`` is that of ``current_message()``, a
+        tuple of them for a batch, None for a source. Around an ``async def`` stands an ``async def``, around a
+        generator function a generator function: where tasks are of several kinds, there is one for each.
     :param output: the name of a queue of its own for the last task's results, which ``results`` reads; on Redis also
         ``rpush@key``, a plain list that they are pushed to as JSON.
     """
@@ -114,9 +119,12 @@ class TaskClient:
         control_interval: float | Literal["auto"] | None = "auto",
         json_default: Callable[[Any], Any] | None = None,
         output: str | None = None,
+        around: Around | Sequence[Around] = (),
     ) -> None:
         self._settings = settings.checked({name: value for name, value in locals().items() if name != "self"})
-        self._pipe = Pipe((), self._settings.ignore_none, json_default)
+        self._pipe = Pipe(
+            (), self._settings.ignore_none, json_default, around=checked_around("around", around)
+        )
         self._lock = threading.RLock()
         self._runs: Living[Run | Fleet] = Living()
         self._owns_broker = not isinstance(broker, Broker)
@@ -139,14 +147,16 @@ class TaskClient:
 
         Each is a function, a Step, or a dict with the keys ``method``, ``name``, ``args``, ``workers``,
         ``priorities``, ``interval``, ``rate``, ``batch``, ``batch_wait``, ``lease``, ``retries``, ``backoff``,
-        ``non_retryable``, ``on_error``, ``strict``, ``linger``.
+        ``non_retryable``, ``on_error``, ``strict``, ``linger``, ``around``.
         """
         with self._lock:
             if self.is_running:
                 raise OptionError("tasks cannot be registered while a run goes on: stop it first")
             self._pipe = replace(
                 self._pipe,
-                tasks=registration.make_tasks(self.domain, tasks, self._settings.task_options),
+                tasks=registration.make_tasks(
+                    self.domain, tasks, self._settings.task_options, self._pipe.around
+                ),
             )
         return self
 
@@ -526,6 +536,7 @@ class TaskClient:
                 yield f"task {task.name!r}: {field.name}", getattr(task, field.name)
         yield from self._settings.task_options.items()
         yield "json_default", self._pipe.json_default
+        yield "around", self._pipe.around
         yield "session", self._settings.account["session"]
         yield "args", options.args
         yield "priority", options.priority

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 from sqspipes.brokers.base import Entry, list_key
-from sqspipes.calls import current, perform
+from sqspipes.calls import perform
 from sqspipes.calls.batch import perform_batch
 from sqspipes.calls.entries import message_entry
 from sqspipes.calls.held import Held, Origin, Parcel
@@ -24,6 +24,7 @@ from sqspipes.messages.values import check_nothing_lazy
 from sqspipes.support import clocks
 from sqspipes.support.clocks import LeaseClock
 from sqspipes.support.forked import called
+from sqspipes.tasks import current
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.task import Task
 
@@ -144,12 +145,12 @@ class CallSide:
 
     def perform(self, call: Call) -> Sequence[Outcome]:
         """Call the task; return an outcome for each message."""
-        if self._is_batch:
-            return perform_batch(self._plan, call.messages, self)
-        (held,) = call.messages
-        token = current.begin(held, self._clock)
+        helds, is_batch = call.messages, self._is_batch
+        token = current.begin(helds, self._clock, is_batch=is_batch)
         try:
-            return [perform.perform(self._plan, held, self)]
+            if is_batch:
+                return perform_batch(self._plan, helds, self)
+            return [perform.perform(self._plan, helds[0], self)]
         finally:
             current.end(token)
 
@@ -176,12 +177,12 @@ class CallSide:
     def make(self, held: Held) -> Any:
         """Return an async function's coroutine or generator for a message."""
         self._sink.state.began(Call((held,)), clocks.monotonic())
-        current.begin(held, self._clock)  # in an asyncio task of its own
+        current.begin((held,), self._clock)  # in an asyncio task of its own
         return called(self._plan.function, held.message.value, *self._plan.task.args)
 
     def conclude(self, held: Held, result: Callable[[], Any]) -> Outcome:
         """Hand on what an async function returned."""
-        token = current.begin(held, self._clock)
+        token = current.begin((held,), self._clock)
         try:
             return perform.conclude(self._plan, held, self, result)
         finally:

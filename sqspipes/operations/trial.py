@@ -7,7 +7,7 @@ import uuid
 from collections import deque
 from typing import Any
 
-from sqspipes.calls import current, perform
+from sqspipes.calls import perform
 from sqspipes.calls.held import Held, Origin
 from sqspipes.calls.outcome import Emission
 from sqspipes.messages.body import decode, encode
@@ -15,6 +15,7 @@ from sqspipes.messages.message import Delivery, Message
 from sqspipes.messages.values import check_nothing_lazy
 from sqspipes.operations.caller import Caller
 from sqspipes.support.clocks import LeaseClock
+from sqspipes.tasks import current
 from sqspipes.tasks.pipe import Pipe
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.task import Task
@@ -46,7 +47,7 @@ class Trial:
             self.results.append(held.message.value)
             return
         plan = self._pipe.plan(task)
-        token = current.begin(held, self._clock)
+        token = current.begin((held,), self._clock, is_batch=task.batch is not None)
         try:
             perform.hand_on(plan, held, held.message, self._called(plan, held.message.value), self)
         finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqspipes.defaults import MOST_PRIORITIES, MOST_WORKERS
 from sqspipes.errors import OptionError
 from sqspipes.support import checks
+from sqspipes.tasks.around import Around
 from sqspipes.tasks.plan import Plan, RunPlan
 from sqspipes.tasks.task import Task
 
@@ -39,6 +40,7 @@ class Pipe:
     ignore_none: bool = True
     json_default: Callable[[Any], Any] | None = None
     output: Task | None = None
+    around: Sequence[Around] = ()
 
     @property
     def everything(self) -> tuple[Task, ...]:
@@ -88,6 +90,7 @@ class Pipe:
             tasks=self.reachable,
             ignore_none=self.ignore_none,
             json_default=self.json_default,
+            around=self.around,
         )
 
     def run_plan(self, options: RunOptions, stop_timeout: float) -> RunPlan:
@@ -116,6 +119,8 @@ class Pipe:
             chosen = [task for task in self.tasks if task.method is not None]
         elif isinstance(task_name, str | int):
             chosen = [self.named(task_name)]
+        elif not isinstance(task_name, Iterable):
+            raise checks.refuse("task_name", task_name, "a name, an index, or a list of them")
         else:
             found = {self.named(name).index for name in task_name}
             chosen = [self.tasks[index] for index in sorted(found)]

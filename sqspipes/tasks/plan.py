@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sqspipes.tasks.around import Around, chosen, composed
 from sqspipes.tasks.callables import CallableKind, kind_of
 from sqspipes.tasks.step import StepCall
 from sqspipes.tasks.task import Task
@@ -18,7 +19,8 @@ BESIDE_POLL_SECONDS = 5.0
 class Plan:
     """What one run does with one task: the task, its function, the tasks its outputs can go to.
 
-    ``kind`` is what kind of callable the function is, ``step`` the step that is called, if it is one.
+    ``function`` has the around functions composed in: ``around`` are those of the client. ``kind`` is what kind of
+    callable the task's own function is, ``step`` the step that is called, if it is one.
     """
 
     task: Task
@@ -27,12 +29,15 @@ class Plan:
     tasks: Mapping[str, Task]
     ignore_none: bool
     json_default: Callable[[Any], Any] | None
+    around: Sequence[Around] = ()
     kind: CallableKind = field(init=False)
     step: StepCall | None = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", self.task.kind or kind_of(self.function))
         object.__setattr__(self, "step", self.function if isinstance(self.function, StepCall) else None)
+        around = chosen(self.task.name, self.kind, self.around, self.task.around)
+        object.__setattr__(self, "function", composed(self.function, around))
 
 
 @dataclass(frozen=True, slots=True)

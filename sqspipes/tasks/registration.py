@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from sqspipes.errors import OptionError
 from sqspipes.messages import queue_names
 from sqspipes.support import checks
 from sqspipes.tasks import callables
+from sqspipes.tasks.around import Around, checked_around, chosen
 from sqspipes.tasks.async_step import AsyncStepCall
 from sqspipes.tasks.step import Step, StepCall
 from sqspipes.tasks.task import Task
@@ -201,6 +202,12 @@ OPTIONS = (
         "default: the broker's own, 0.05 on SQS and 0 on the others",
         inherited=True,
     ),
+    Option(
+        "around",
+        checked_around,
+        (),
+        "a function of (call_next, message) around each call of the task, or a list of them, the outermost first",
+    ),
 )
 
 KEYS = tuple(option.name for option in OPTIONS)
@@ -217,8 +224,13 @@ def inherited(given: Mapping[str, Any]) -> dict[str, Any]:
 # From what users write to tasks
 
 
-def make_tasks(domain: str, given: Any, defaults: Mapping[str, Any]) -> tuple[Task, ...]:
-    """Return the checked tasks of ``register_tasks``; ``defaults`` has the client's inherited options."""
+def make_tasks(
+    domain: str, given: Any, defaults: Mapping[str, Any], around: Sequence[Around] = ()
+) -> tuple[Task, ...]:
+    """Return the checked tasks of ``register_tasks``.
+
+    ``defaults`` has the client's inherited options, ``around`` its own around functions.
+    """
     if not isinstance(given, list | tuple) or not given:
         raise checks.refuse("tasks", given, "a list of functions and dicts, with at least one")
     tasks: list[Task] = []
@@ -229,6 +241,8 @@ def make_tasks(domain: str, given: Any, defaults: Mapping[str, Any]) -> tuple[Ta
             raise OptionError(
                 f"task {index} is named {task.name!r}, and so is another: give each a name of its own"
             )
+        if task.kind is not None:  # that of a text is known when it is imported
+            chosen(task.name, task.kind, around, task.around)
         tasks.append(task)
     return tuple(tasks)
 

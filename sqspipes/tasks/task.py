@@ -25,6 +25,7 @@ from sqspipes.support import checks
 from sqspipes.support.backoff import ExponentialBackoff
 from sqspipes.support.forked import called
 from sqspipes.tasks import callables
+from sqspipes.tasks.around import Around
 
 _BACKOFF = ExponentialBackoff(FIRST_BACKOFF, LONGEST_BACKOFF, jitter=0.5)
 
@@ -40,6 +41,7 @@ class Task:
     watched here. ``retries`` is None for ever. ``interval`` is None for a task without one, ``linger``
     for the broker's own. ``rate`` is in calls a second, None for as many as there are. ``batch`` is None
     for a function that takes one value, else the values that it takes at once, after ``batch_wait`` seconds at most.
+    ``around`` are the functions that stand around each call, inside those of the client, the outermost first.
 
     What follows from these is decided once, when the task is made; a method given as text is not imported for it.
     ``is_source``: the clock calls the task, and not a message. That is so for a first task with an interval, and for
@@ -66,6 +68,7 @@ class Task:
     on_error: str = ON_ERROR
     strict: bool = STRICT
     linger: float | None = None
+    around: tuple[Around, ...] = ()
     is_source: bool = field(init=False)
     kind: callables.CallableKind | None = field(init=False)
     misfit: str | None = field(init=False)
