@@ -6,6 +6,7 @@ import json
 import traceback
 
 from sqspipes.errors import SqspipesError
+from sqspipes.support import tracebacks
 
 
 def said(error: BaseException) -> str:
@@ -40,11 +41,11 @@ def loggable(error: BaseException | None) -> BaseException | None:
 
 
 def formatted(error: BaseException) -> str:
-    """Return an error's traceback as text."""
+    """Return an error's traceback as text, without the package's own frames."""
     if isinstance(error, SqspipesError) and error.__cause__ is None:
         return ""
     try:
-        return "".join(traceback.format_exception(error))
+        return tracebacks.formatted(error)
     except BaseException:
         return describe(error)
 

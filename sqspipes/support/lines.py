@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from sqspipes.support import tracebacks
 from sqspipes.support.log_writer import log_writer
 
 #: Characters of a text that a line shows. An id has 1,000 at most; a body of other programs may bring any.
@@ -75,8 +75,8 @@ class _Escaping(logging.Filter):
         elif record.args:
             record.args = tuple(map(_argument, record.args))
         if record.exc_info and not record.exc_text:
-            kind, error, place = record.exc_info
-            text = "".join(traceback.format_exception(kind, error, place))
+            _, error, place = record.exc_info
+            text = "" if error is None else tracebacks.formatted(error, place)
             record.exc_text = indented(text.removesuffix("\n"))
         return True
 

@@ -52,6 +52,18 @@ _folder_option = click.option(
     is_eager=True,
     expose_value=False,
 )
+
+
+def _show_all(context: click.Context, option: click.Parameter, is_debugging: bool) -> None:
+    """Have whole tracebacks logged, in this process and in those that it starts."""
+    if is_debugging and not context.resilient_parsing:
+        os.environ["SQSPIPES_DEBUG"] = "1"
+
+
 _debug_option = click.option(
-    "--debug", is_flag=True, help="Show the traceback of an error.", expose_value=False
+    "--debug",
+    is_flag=True,
+    help="Show the traceback of an error, and in those of tasks the frames of sqspipes too.",
+    callback=_show_all,
+    expose_value=False,
 )
