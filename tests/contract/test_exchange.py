@@ -15,8 +15,8 @@ from sqspipes.brokers.base import Broker, Entry, Kind
 from sqspipes.brokers.exchange import Ack, Extend, Receive, Request, Send, Ticket
 from sqspipes.engine.loop import EngineLoop
 from sqspipes.errors import QueueMissingError
+from sqspipes.testing.broker_contract.steps import PATIENCE, bodies, kinds, made, moment, put, take
 from tests.conftest import BROKERS
-from tests.contract.steps import PATIENCE, bodies, kinds, made, moment, put, take
 
 
 class Engine:

@@ -25,10 +25,10 @@ from hypothesis.stateful import (
 from sqspipes.brokers.base import Broker, Entry
 from sqspipes.brokers.redis import RedisBroker
 from sqspipes.brokers.sqlite import SqliteBroker
+from sqspipes.testing.broker_contract.steps import made, take, with_dead_letters
 from tests.conftest import BrokerArguments, MakeBroker
 from tests.contract.differences import leeway
 from tests.contract.model import Model
-from tests.contract.steps import made, take, with_dead_letters
 
 QUEUES = st.sampled_from(["work", "work", "dead"])
 COUNTS = st.sampled_from([1, 2, 3, 10])

@@ -22,7 +22,7 @@ from sqspipes.brokers.base import OK, Depth, Entry, Kind, QueueSpec
 from sqspipes.brokers.redis import RedisBroker
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError, QueueMissingError
 from sqspipes.messages.message import Delivery
-from tests.contract.steps import PATIENCE, bodies, in_thread, kinds, put, take, take_one
+from sqspipes.testing.broker_contract.steps import PATIENCE, bodies, in_thread, kinds, put, take, take_one
 from tests.relay import Relay
 from tests.servers import free_port
 from tests.valkey import Valkey
@@ -453,7 +453,7 @@ def test_waiting_receive_sees_what_another_process_sends(broker: RedisBroker, ur
 _FORK = """
 import os, sys
 import redis
-from tests.contract.steps import in_thread, put, take
+from sqspipes.testing.broker_contract.steps import in_thread, put, take
 from sqspipes.brokers import open_broker
 broker, queue = open_broker(sys.argv[1]), sys.argv[2]
 direct = redis.Redis.from_url(sys.argv[1].partition("?")[0])

@@ -14,8 +14,8 @@ from sqspipes.errors import (
     BrokerClosedError,
     BrokerUnavailableError,
 )
+from sqspipes.testing.broker_contract.steps import PATIENCE, bodies, in_thread, made, put, take
 from tests.conftest import TRANSPORTS, MakeBroker
-from tests.contract.steps import PATIENCE, bodies, in_thread, made, put, take
 from tests.servers import (
     Behaviour,
     Forward,

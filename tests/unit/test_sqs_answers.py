@@ -16,7 +16,7 @@ from sqspipes.brokers.sqs import SqsBroker
 from sqspipes.defaults import TRANSPORTS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, CredentialsError
 from sqspipes.messages.message import Delivery
-from tests.contract.steps import kinds
+from sqspipes.testing.broker_contract.steps import kinds
 from tests.scripted import Answering, Step, answer, cut, reply
 
 QUEUE = "q.fifo"

@@ -15,8 +15,8 @@ import pytest
 
 from sqspipes import TaskClient
 from sqspipes.errors import BrokerUnavailableError
+from sqspipes.testing.broker_contract.steps import bodies, made, put, take
 from tests.conftest import TRANSPORTS, BrokerArguments, MakeBroker
-from tests.contract.steps import bodies, made, put, take
 from tests.servers import Behaviour, Forward, Proxy, Reply, Request, error
 
 SECRET = "x"

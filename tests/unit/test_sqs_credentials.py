@@ -15,8 +15,8 @@ from sqspipes.errors import (
     CredentialsError,
     OptionError,
 )
+from sqspipes.testing.broker_contract.steps import bodies, made, put, take
 from tests.conftest import MakeBroker
-from tests.contract.steps import bodies, made, put, take
 from tests.servers import (
     Proxy,
     Server,

@@ -13,8 +13,8 @@ from sqspipes.errors import (
     CredentialsError,
     QueueMissingError,
 )
+from sqspipes.testing.broker_contract.steps import bodies, kinds, made, put, take, take_one
 from tests.conftest import TRANSPORTS, MakeBroker
-from tests.contract.steps import bodies, kinds, made, put, take, take_one
 from tests.servers import (
     Proxy,
     changed,

@@ -29,8 +29,8 @@ from sqspipes.brokers.sqs.calls import Calls
 from sqspipes.brokers.sqs.lean.wire import ACTIONS
 from sqspipes.defaults import TRANSPORTS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, OptionError
+from sqspipes.testing.broker_contract.steps import PATIENCE, in_thread, made, put, take_all
 from tests.conftest import MakeBroker
-from tests.contract.steps import PATIENCE, in_thread, made, put, take_all
 from tests.scripted import Answering, Scripted, Step, answer, cut, reply
 from tests.servers import Proxy
 

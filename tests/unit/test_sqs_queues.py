@@ -13,8 +13,8 @@ from sqspipes.errors import (
     CredentialsError,
     QueueMissingError,
 )
+from sqspipes.testing.broker_contract.steps import kinds, made, put, take
 from tests.conftest import TRANSPORTS, MakeBroker
-from tests.contract.steps import kinds, made, put, take
 from tests.servers import (
     Proxy,
     error,

@@ -15,8 +15,8 @@ from botocore.exceptions import ClientError, CredentialRetrievalError, TokenRetr
 
 from sqspipes.brokers.base import Broker
 from sqspipes.errors import BrokerUnavailableError, CredentialsError
+from sqspipes.testing.broker_contract.steps import PATIENCE, in_thread, made, put
 from tests.conftest import TRANSPORTS, MakeBroker
-from tests.contract.steps import PATIENCE, in_thread, made, put
 from tests.servers import Proxy
 
 Refresh = Callable[[], dict[str, Any]]

@@ -17,7 +17,7 @@ from sqspipes.brokers.sqs.account import Account
 from sqspipes.brokers.sqs.calls import Calls
 from sqspipes.defaults import TRANSPORTS
 from sqspipes.errors import BrokerError, BrokerUnavailableError
-from tests.contract.steps import PATIENCE, in_thread
+from sqspipes.testing.broker_contract.steps import PATIENCE, in_thread
 from tests.scripted import Scripted, Step, reply
 
 #: A server's key and certificate for ``localhost``, its authority, and another one; good until 2100.

@@ -8,8 +8,16 @@ from concurrent.futures import Future, wait
 
 from sqspipes.brokers.base import Broker
 from sqspipes.messages.message import Delivery
-from tests.conftest import MakeBroker
-from tests.contract.steps import PATIENCE, bodies, in_thread, made, moment, put, take
+from sqspipes.testing.broker_contract.steps import (
+    PATIENCE,
+    Another,
+    bodies,
+    in_thread,
+    made,
+    moment,
+    put,
+    take,
+)
 
 
 def _interrupt_until_done(broker: Broker, receives: Sequence[Future[list[Delivery]]]) -> None:
@@ -66,10 +74,8 @@ def test_other_calls_go_on_during_an_interrupt(broker: Broker, domain: str) -> N
     assert broker.depth(queue).waiting == 50
 
 
-def test_interrupt_leaves_other_brokers_alone(
-    broker: Broker, broker_name: str, make_broker: MakeBroker, domain: str
-) -> None:
-    other = make_broker(broker_name)
+def test_interrupt_leaves_other_brokers_alone(broker: Broker, another: Another, domain: str) -> None:
+    other = another()
     (queue,) = made(other, domain)
     made(broker, domain)
     receive = in_thread(lambda: take(other, queue, wait=10))

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from sqspipes.brokers.base import OK, Broker, Entry, Kind
-from tests.contract.steps import (
+from sqspipes.testing.broker_contract.steps import (
     PATIENCE,
     bodies,
     in_thread,

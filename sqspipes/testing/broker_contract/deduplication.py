@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqspipes.brokers.base import OK, Broker, Entry, QueueSpec
-from tests.contract.steps import bodies, made, take, take_all, take_one
+from sqspipes.testing.broker_contract.steps import bodies, made, take, take_all, take_one
 
 
 def test_same_id_again_is_accepted_and_not_stored(broker: Broker, domain: str) -> None:

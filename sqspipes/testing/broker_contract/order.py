@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sqspipes.brokers.base import OK, Broker, Entry
-from tests.contract.steps import bodies, made, moment, put, take, take_all, take_one
+from sqspipes.testing.broker_contract.steps import bodies, made, moment, put, take, take_all, take_one
 
 
 def test_group_leaves_in_the_order_in_which_it_came(broker: Broker, domain: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from sqspipes.brokers.base import OK, Broker, Kind
-from tests.contract.steps import (
+from sqspipes.testing.broker_contract.steps import (
     bodies,
     kinds,
     made,

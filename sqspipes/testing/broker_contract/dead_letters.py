@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqspipes.brokers.base import Broker
 from sqspipes.defaults import MAX_RECEIVES
-from tests.contract.steps import (
+from sqspipes.testing.broker_contract.steps import (
     bodies,
     made,
     moment,

@@ -8,7 +8,7 @@ import pytest
 
 from sqspipes.brokers.base import OK, Broker, Depth, Entry, QueueSpec
 from sqspipes.errors import BrokerClosedError, QueueMissingError
-from tests.contract.steps import (
+from sqspipes.testing.broker_contract.steps import (
     bodies,
     made,
     moment,

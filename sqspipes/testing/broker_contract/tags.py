@@ -6,8 +6,7 @@ import pytest
 
 from sqspipes.brokers.base import Broker, QueueSpec
 from sqspipes.errors import QueueMissingError
-from tests.conftest import MakeBroker
-from tests.contract.steps import made, put
+from sqspipes.testing.broker_contract.steps import Another, made, put
 
 #: All the characters that SQS allows in a tag.
 ODD = "sqspipes:paused:a_b-c.d/e=f+g@h 7"
@@ -73,18 +72,16 @@ def test_tags_of_a_missing_queue_name_it(broker: Broker, domain: str) -> None:
         broker.tag(missing, {"a": None})
 
 
-def test_tags_survive_a_close(broker_name: str, make_broker: MakeBroker, domain: str) -> None:
-    first = make_broker(broker_name)
+def test_tags_survive_a_close(another: Another, domain: str) -> None:
+    first = another()
     (queue,) = made(first, domain)
     first.tag(queue, {"a": "1"})
     first.close()
-    assert make_broker(broker_name).tags(queue) == {"a": "1"}
+    assert another().tags(queue) == {"a": "1"}
 
 
-def test_second_broker_on_the_store_sees_the_tags(
-    broker_name: str, make_broker: MakeBroker, domain: str
-) -> None:
-    first, second = make_broker(broker_name), make_broker(broker_name)
+def test_second_broker_on_the_store_sees_the_tags(another: Another, domain: str) -> None:
+    first, second = another(), another()
     (queue,) = made(first, domain)
     assert second.tags(queue) == {}
     first.tag(queue, {"a": "1"})

@@ -14,6 +14,9 @@ from sqspipes.messages.message import Delivery
 
 T = TypeVar("T")
 
+#: Opens one more broker on the store of the test.
+Another = Callable[[], Broker]
+
 #: Seconds after which a test that waits for a thread fails.
 PATIENCE = 15.0
 
@@ -95,5 +98,5 @@ def in_thread(function: Callable[[], T]) -> Future[T]:
         except Exception as error:
             future.set_exception(error)
 
-    threading.Thread(target=call, daemon=True).start()
+    threading.Thread(target=call, name="test step", daemon=True).start()
     return future
