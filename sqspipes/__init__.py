@@ -18,7 +18,6 @@ from sqspipes.client import TaskClient
 from sqspipes.engine.iteration import Results
 from sqspipes.engine.run import Run
 from sqspipes.engine.signals import foreground, undo_in_forks
-from sqspipes.engine.summary import Summary
 from sqspipes.errors import (
     BrokerClosedError,
     BrokerError,
@@ -43,6 +42,7 @@ from sqspipes.operations.dead_letters import DeadLetter, DeadLetters
 from sqspipes.operations.status import LevelStatus, Status
 from sqspipes.pipeline import Pipeline
 from sqspipes.processes.fleet import Fleet
+from sqspipes.summary import Summary
 from sqspipes.support.checks import did_you_mean
 from sqspipes.support.lines import LogFormatter, indented, one_line, printable
 from sqspipes.task_client import TaskClientError

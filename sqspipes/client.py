@@ -23,7 +23,6 @@ from sqspipes.engine.living import Living
 from sqspipes.engine.run import Run
 from sqspipes.engine.signals import foreground
 from sqspipes.engine.source import prioritized
-from sqspipes.engine.summary import Summary
 from sqspipes.errors import BrokerUnavailableError, OptionError
 from sqspipes.messages.ids import checked_name
 from sqspipes.messages.message import Message
@@ -40,8 +39,10 @@ from sqspipes.operations.trial import Trial
 from sqspipes.processes import child, travel
 from sqspipes.processes.fleet import Fleet
 from sqspipes.processes.printed import Show
+from sqspipes.summary import Summary
 from sqspipes.support import checks
 from sqspipes.support.forked import called, yielded
+from sqspipes.support.listeners import Listener, checked_listeners
 from sqspipes.tasks import registration
 from sqspipes.tasks.around import Around, checked_around
 from sqspipes.tasks.callables import kind_of
@@ -87,6 +88,9 @@ class TaskClient:
         first. ``call_next()`` makes the call and returns its result; ``message`` is that of ``current_message()``, a
         tuple of them for a batch, None for a source. Around an ``async def`` stands an ``async def``, around a
         generator function a generator function: where tasks are of several kinds, there is one for each.
+    :param listeners: a function that is told of each event of a run, or a list of them; the events are in
+        ``sqspipes.events``. Listeners are called in the run's own threads and hold these up: what takes long is to be
+        left to another thread.
     :param output: the name of a queue of its own for the last task's results, which ``results`` reads; on Redis also
         ``rpush@key``, a plain list that they are pushed to as JSON.
     """
@@ -120,11 +124,13 @@ class TaskClient:
         json_default: Callable[[Any], Any] | None = None,
         output: str | None = None,
         around: Around | Sequence[Around] = (),
+        listeners: Listener | Sequence[Listener] = (),
     ) -> None:
         self._settings = settings.checked({name: value for name, value in locals().items() if name != "self"})
         self._pipe = Pipe(
             (), self._settings.ignore_none, json_default, around=checked_around("around", around)
         )
+        self._listeners = checked_listeners("listeners", listeners)
         self._lock = threading.RLock()
         self._runs: Living[Run | Fleet] = Living()
         self._owns_broker = not isinstance(broker, Broker)
@@ -484,7 +490,12 @@ class TaskClient:
         check_place(self._pipe.output, self._broker)
         plan = self._pipe.run_plan(options, self._settings.stop_timeout)
         self._queues.declare(self._pipe.everything, seconds)
-        return replace(plan, control_interval=self.control_interval, sizes=self._queues.sizes)
+        return replace(
+            plan,
+            control_interval=self.control_interval,
+            sizes=self._queues.sizes,
+            listeners=self._listeners,
+        )
 
     def _run(self, plan: RunPlan) -> Run:
         """Return a run, not yet started."""
@@ -537,6 +548,7 @@ class TaskClient:
         yield from self._settings.task_options.items()
         yield "json_default", self._pipe.json_default
         yield "around", self._pipe.around
+        yield "listeners", self._listeners
         yield "session", self._settings.account["session"]
         yield "args", options.args
         yield "priority", options.priority

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 from sqspipes.brokers.base import Entry
+from sqspipes.events import HandedOn
 from sqspipes.messages.message import Delivery, Message
 
 #: A delivery received more often than this may be one that kills its process: it runs alone.
@@ -37,7 +38,7 @@ class Parcel(NamedTuple):
     """One output on its way to a queue, within ``linger`` seconds.
 
     ``arrived`` runs once it is safe; ``freed`` once its queue has answered, whatever it
-    said. ``output`` is what the message remembers it by.
+    said. ``output`` is what the message remembers it by, ``event`` what listeners are told once it is safe.
     """
 
     origin: Origin
@@ -47,9 +48,10 @@ class Parcel(NamedTuple):
     linger: float = 0.0
     output: Hashable = None
     freed: Callable[[], object] | None = None
+    event: HandedOn | None = None
 
 
-class HandedOn:
+class SafeOutputs:
     """The outputs of one message that are safe, the newest of them: its next attempt does not send them again.
 
     A queue knows an id for five minutes only, and attempts may be further apart.
@@ -146,7 +148,7 @@ class Held(Origin):
         self.state = State.WAITING
         self.lane: Lane | None = None
         self.result: Parcel | None = None
-        self.handed_on: HandedOn | None = None
+        self.handed_on: SafeOutputs | None = None
         self.done = False
         self.buried = False
         self.lost = False
@@ -154,7 +156,7 @@ class Held(Origin):
     def note_safe(self, output: Hashable) -> None:
         """Remember an output that is safe, in case there is another attempt."""
         if self.handed_on is None:
-            self.handed_on = HandedOn()
+            self.handed_on = SafeOutputs()
         self.handed_on.note(output)
 
 

@@ -9,8 +9,8 @@ import threading
 from abc import ABC, abstractmethod
 
 from sqspipes.engine.stream import SIGNAL_SECONDS
-from sqspipes.engine.summary import Summary
 from sqspipes.errors import RunError
+from sqspipes.summary import Summary
 from sqspipes.support import clocks
 from sqspipes.support.checks import checked_timeout
 from sqspipes.support.wakeup import Wakeup

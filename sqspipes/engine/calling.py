@@ -18,6 +18,7 @@ from sqspipes.calls.outcome import Abandoned, Call, Emission, Outcome
 from sqspipes.calls.run_loop import RunLoop
 from sqspipes.defaults import LETTER_BYTES, MOST_WAITING_BYTES, MOST_WAITING_ITEMS
 from sqspipes.engine.stream import Stream
+from sqspipes.events import HandedOn
 from sqspipes.messages.body import plain
 from sqspipes.messages.message import Message, lane_and_key
 from sqspipes.messages.values import check_nothing_lazy
@@ -111,6 +112,7 @@ class CallSide:
         loop: RunLoop,
         died: Callable[[str, BaseException], object],
         about_to_wait: Callable[[], object],
+        hears_outputs: bool = False,
     ) -> None:
         self._plan = plan
         self._sink = sink
@@ -123,6 +125,7 @@ class CallSide:
         self._loop = loop
         self._died = died
         self._about_to_wait = about_to_wait
+        self._hears_outputs = hears_outputs
         self._is_batch = plan.task.batch is not None
         self._what = f"result of {plan.task.name}"
         self._rooms: dict[str, EmitRoom] = {}
@@ -290,7 +293,11 @@ class CallSide:
             entry = message_entry(route.most, route.queue, message, text, self._what)
         output = (route.queue, entry.group, entry.id, content)
         arrived = None if self._stream is None else partial(self._stream.offer, origin, value)
-        return Parcel(origin, route.queue, entry, arrived, self._linger, output)
+        event = None
+        if self._hears_outputs:
+            own = self._plan.task
+            event = HandedOn(own.domain, own.name, parent.id if parent else None, name, id)
+        return Parcel(origin, route.queue, entry, arrived, self._linger, output, event=event)
 
     def _route(self, task: Task, level: int) -> _Route:
         queue = task.queue(level)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -16,9 +15,10 @@ from sqspipes.engine.pace import MOST_BEHIND, MOST_PARKED
 from sqspipes.engine.shared import EngineShared
 from sqspipes.engine.task_state import TaskState
 from sqspipes.errors import DecodingError, TooLargeError
+from sqspipes.events import Called, Died, Retried
 from sqspipes.messages import message as messages
 from sqspipes.messages.body import decode
-from sqspipes.support import lines
+from sqspipes.support import event_log, lines
 
 logger = lines.logger(__name__)
 
@@ -52,7 +52,7 @@ class Outcomes:
         finished: list[Held] = []
         results: list[Parcel] = []
         failed: list[tuple[Call, Sequence[Outcome]]] = []
-        logs = logger.isEnabledFor(logging.DEBUG)
+        tells = self._shared.listeners.hears_calls
         for call, outcomes, seconds in ended:
             if outcomes[0] is DONE and len(outcomes) == 1:  # nearly always
                 self._state.pace.called(seconds[0], ok=True)
@@ -68,8 +68,8 @@ class Outcomes:
                     held.result = None
             if outcomes.count(DONE) == len(outcomes):
                 finished += call.messages
-                if logs:
-                    self._log_done(call, seconds)
+                if tells:
+                    self._tell_done(call, seconds)
             else:
                 failed.append((call, outcomes))
         try:
@@ -80,9 +80,13 @@ class Outcomes:
         finally:  # what is done stays done
             self.finish(finished)
 
-    def _log_done(self, call: Call, seconds: Sequence[float]) -> None:
+    def _tell_done(self, call: Call, seconds: Sequence[float]) -> None:
         for held, took in zip(call.messages, seconds, strict=True):
-            logger.debug("%s %s done in %.3f s", self._task.name, held.message.id, took)
+            self._shared.listeners.tell(Called(*self._names(held), held.failures + 1, took))
+
+    def _names(self, held: Held) -> tuple[str, str, str, str | None]:
+        """Return what each event of a message begins with."""
+        return self._task.domain, self._task.name, held.message.id, held.message.group
 
     def _count(self, outcome: Outcome, seconds: float) -> None:
         if outcome is DONE:
@@ -124,12 +128,11 @@ class Outcomes:
         if outcome.ending is Ending.RAISE:
             self._end_run(held, outcome)
             return
-        retries = "no limit" if self._task.retries is None else self._task.retries + 1
-        logger.warning(
-            "%s %s failed, attempt %d of %s, again in %.1f s: %s",
-            self._task.name, held.message.id, held.failures, retries, outcome.delay, outcome.said,
-        )  # fmt: skip
-        logger.debug("%s %s failed", self._task.name, held.message.id, exc_info=outcome.shown)
+        of = None if self._task.retries is None else self._task.retries + 1
+        exception = outcome.shown if event_log.logs_calls() else outcome.error
+        self._shared.listeners.tell(
+            Retried(*self._names(held), held.failures, of, outcome.delay, outcome.said, exception)
+        )
         self._park(held, self._shared.leases.clock.now() + outcome.delay)
 
     def _end_run(self, held: Held, outcome: Outcome) -> None:
@@ -201,11 +204,9 @@ class Outcomes:
         self._bury(held, perform.death(self._task, error, held.failures + 1), error)
 
     def _send_letter(self, held: Held, death: messages.Death, error: BaseException | None) -> None:
-        logger.error(
-            "%s %s is a dead letter after %d attempts: %s: %s; see client.dead_letters(%r)",
-            self._task.name, held.message.id, death.attempts, death.error_type, death.error, self._task.name,
-            exc_info=error,
-        )  # fmt: skip
+        self._shared.listeners.tell(
+            Died(*self._names(held), death.attempts, death.error_type, death.error, error)
+        )
         held.buried = True
         entry = letter_entry(self._task, held, death, self._shared.message_bytes(self._task.dead_queue))
 

@@ -22,8 +22,9 @@ from sqspipes.engine.settling import Settling
 from sqspipes.engine.shared import EngineShared
 from sqspipes.engine.source import Source
 from sqspipes.engine.stream import Stream
-from sqspipes.engine.summary import Counts
 from sqspipes.engine.task_run import TaskRun
+from sqspipes.summary import Counts
+from sqspipes.support.listeners import Listeners
 from sqspipes.tasks.plan import Plan, RunPlan
 
 #: Seconds that a poll stays open, at the least, while a run drains.
@@ -71,9 +72,10 @@ class RunParts:
         self.loop = loop
         self.crew = Crew(f"sqspipes crew {domain}", owner.lead, owner.crew_died)
         self.exchange = open_exchange(broker, loop, f"sqspipes exchange {domain}")
-        self.requests = Requests(self.exchange, loop, broker.url, limits)
+        self.listeners = Listeners(plan.listeners)
+        self.requests = Requests(self.exchange, loop, broker.url, limits, self.listeners.tell)
         self.leases = leases
-        self.settling = Settling(self.requests, leases, limits)
+        self.settling = Settling(self.requests, leases, limits, self.listeners.tell)
         steps = [one.step for one in plan.plans if one.kind.is_async and one.step is not None]
         self.run_loop = RunLoop(domain, owner.died, [step.leave for step in steps])
         self.stream: Stream | None = None
@@ -108,6 +110,7 @@ class RunParts:
             raised=owner.raised,
             notify_at=notify_at,
             about_to_wait=self.crew.about_to_wait,
+            listeners=self.listeners,
         )
 
     def _task(self, plan: Plan) -> TaskRun:

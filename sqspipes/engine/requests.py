@@ -11,6 +11,8 @@ from sqspipes.brokers.base import Limits
 from sqspipes.brokers.exchange import Exchange, Request, Ticket
 from sqspipes.engine.loop import EngineLoop, Timer
 from sqspipes.errors import BrokerUnavailableError
+from sqspipes.events import Event
+from sqspipes.support import event_log
 from sqspipes.support.outage import Outage, pause_after_return
 
 #: What is done with a reply. Replies are of several types, one for each kind of request.
@@ -109,10 +111,17 @@ class Requests:
     seconds again it ends the run.
     """
 
-    def __init__(self, exchange: Exchange, loop: EngineLoop, broker: str, limits: Limits) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        loop: EngineLoop,
+        broker: str,
+        limits: Limits,
+        tell: Callable[[Event], object] = event_log.log,
+    ) -> None:
         self._exchange = exchange
         self.loop = loop
-        self._outage = Outage(broker, loop.now)
+        self._outage = Outage(broker, loop.now, tell)
         self._outage.on_return(self._end_rests)
         self._longest_answer = limits.longest_answer
         self._open: dict[PatientRequest, None] = {}

@@ -12,8 +12,9 @@ from sqspipes.calls import error_text
 from sqspipes.engine.background import Background
 from sqspipes.engine.engine import Engine
 from sqspipes.engine.stream import Stream
-from sqspipes.engine.summary import Counts, Summary
 from sqspipes.errors import RunError
+from sqspipes.events import Stopped
+from sqspipes.summary import Counts, Summary
 from sqspipes.support import lines
 from sqspipes.support.log_writer import log_writer
 from sqspipes.tasks.plan import RunPlan, described
@@ -102,8 +103,7 @@ class Run(Background):
                 logger.warning(
                     "not everything could be settled in time: what is left comes back after its lease"
                 )
-            summary = self.summary
-            logger.info("%s: %s, %s", self._domain, summary.reason, Counts.of(summary))
+            self._engine.parts.listeners.tell(Stopped(self._domain, self.summary, self._error))
 
     def _note(self, kind: str, detail: Any) -> None:
         """Keep the reason of the end, and the first error."""

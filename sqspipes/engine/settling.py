@@ -13,8 +13,9 @@ from sqspipes.calls.held import Held, Origin, Parcel, State
 from sqspipes.engine.batcher import Batcher, Item, Job
 from sqspipes.engine.leases import SHORTEST_EXTEND, Leases
 from sqspipes.engine.requests import Requests
+from sqspipes.events import Event
 from sqspipes.messages.message import Delivery
-from sqspipes.support import lines
+from sqspipes.support import event_log, lines
 
 logger = lines.logger(__name__)
 
@@ -55,8 +56,15 @@ class Settling:
     ``effects`` holds what the hub of the run is to apply at the end of the turn.
     """
 
-    def __init__(self, requests: Requests, leases: Leases, limits: Limits) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        leases: Leases,
+        limits: Limits,
+        tell: Callable[[Event], object] = event_log.log,
+    ) -> None:
         self._requests = requests
+        self._tell = tell
         self._loop = requests.loop
         self._leases = leases
         self._limits = limits
@@ -76,7 +84,7 @@ class Settling:
         now = self._loop.now()
         by_queue: dict[str, list[Item[Any]]] = {}
         for parcel in parcels:
-            origin, queue, entry, _, linger, _, _ = parcel
+            origin, queue, entry, _, linger, *_ = parcel
             origin.unsafe += 1
             self._unsafe += 1
             by_queue.setdefault(queue, []).append(Item(parcel, now + linger, entry.group, entry.size))
@@ -226,6 +234,8 @@ class Settling:
                     raise RuntimeError(f"an output of a source was refused by its queue: {answer.reason}")
             elif parcel.output is not None and isinstance(parcel.origin, Held) and not parcel.origin.done:
                 parcel.origin.note_safe(parcel.output)
+            if parcel.event is not None and answer.kind is Kind.OK:
+                self._tell(parcel.event)
             if parcel.arrived is not None and answer.kind is Kind.OK:
                 parcel.arrived()
             else:

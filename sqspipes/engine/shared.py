@@ -13,6 +13,7 @@ from sqspipes.engine.leases import Leases
 from sqspipes.engine.loop import EngineLoop
 from sqspipes.engine.requests import Requests
 from sqspipes.engine.settling import Settling
+from sqspipes.support.listeners import Listeners
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class EngineShared:
     raised: Callable[[BaseException], object]
     notify_at: Callable[[float], object]
     about_to_wait: Callable[[], object]
+    listeners: Listeners
     has_sent_all: bool = False  #: a stop has waited for what was to be sent
     heard: threading.Event = field(default_factory=threading.Event)  #: something was received, or is paused
     attempts: Attempts = field(default_factory=Attempts)

@@ -17,9 +17,9 @@ from sqspipes.calls.outcome import Abandoned, Outlet
 from sqspipes.calls.run_loop import RunLoop
 from sqspipes.defaults import MOST_PRIORITIES
 from sqspipes.engine.overdue import Overdue
-from sqspipes.engine.summary import Counts
 from sqspipes.errors import OptionError
 from sqspipes.messages.message import Message
+from sqspipes.summary import Counts
 from sqspipes.support import clocks, lines
 from sqspipes.support.backoff import ExponentialBackoff
 from sqspipes.support.checks import checked_int

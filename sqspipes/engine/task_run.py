@@ -21,14 +21,13 @@ from sqspipes.engine.scheduling import Scheduling
 from sqspipes.engine.shared import EngineShared
 from sqspipes.engine.stream import Stream
 from sqspipes.engine.task_state import TaskState
-from sqspipes.support import clocks, lines
+from sqspipes.events import LeaseLost
+from sqspipes.support import clocks
 from sqspipes.tasks.plan import Plan
 from sqspipes.tasks.task import Task
 
 if TYPE_CHECKING:
     from sqspipes.engine.async_calls import AsyncCalls
-
-logger = lines.logger(__name__)
 
 #: Calls are given to threads ahead of the slots that are free: one for so many slots, and one.
 SLOTS_PER_CALL_AHEAD = 4
@@ -69,6 +68,7 @@ class TaskRun:
             shared.run_loop,
             shared.died,
             shared.about_to_wait,
+            shared.listeners.hears_outputs,
         )
         self._incoming = Incoming(task, shared, limits, linger)
         self._scheduling = Scheduling(self.state, shared)
@@ -338,7 +338,7 @@ class TaskRun:
     def lost(self, held: Held) -> None:
         """Note a lease that another process may have by now."""
         held.lost = True
-        logger.warning("%s %s: its lease was lost", self.task.name, held.message.id)
+        self._shared.listeners.tell(LeaseLost(self.task.domain, self.task.name, held.message.id))
         self.outcomes.drop_lost(held)
 
     # Watching and stopping

@@ -9,7 +9,7 @@ from sqspipes.calls.outcome import Call
 from sqspipes.engine.gate import Gate
 from sqspipes.engine.lanes import Lanes
 from sqspipes.engine.pace import Pace
-from sqspipes.engine.summary import Counts
+from sqspipes.summary import Counts
 from sqspipes.support import clocks
 from sqspipes.tasks.task import Task
 

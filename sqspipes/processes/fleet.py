@@ -13,11 +13,11 @@ from typing import Any
 from sqspipes.brokers.base import Broker
 from sqspipes.calls.error_text import describe
 from sqspipes.engine.background import Background
-from sqspipes.engine.summary import Counts, Summary
 from sqspipes.errors import OptionError, RunError, SqspipesError
 from sqspipes.processes.member import Member, is_report
 from sqspipes.processes.printed import Printed, Show
 from sqspipes.processes.tally import Tally
+from sqspipes.summary import Counts, Summary
 from sqspipes.support import clocks, lines
 from sqspipes.tasks.plan import RunPlan, described
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from sqspipes.engine.summary import Counts, Summary
+from sqspipes.summary import Counts, Summary
 
 #: The counts of each task, as they travel.
 Told = Mapping[str, Mapping[str, int]]

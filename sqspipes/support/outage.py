@@ -7,7 +7,8 @@ import random
 import threading
 from collections.abc import Callable
 
-from sqspipes.support import clocks, lines
+from sqspipes.events import OutageBegan, OutageEnded
+from sqspipes.support import clocks, event_log, lines
 from sqspipes.support.backoff import ExponentialBackoff
 
 logger = lines.logger(__name__)
@@ -32,9 +33,15 @@ class Outage:
     kind, was answered again. A single failure that the next try mends is no outage, and is not logged above DEBUG.
     """
 
-    def __init__(self, broker: str, clock: Callable[[], float] = clocks.monotonic) -> None:
+    def __init__(
+        self,
+        broker: str,
+        clock: Callable[[], float] = clocks.monotonic,
+        tell: Callable[[OutageBegan | OutageEnded], object] = event_log.log,
+    ) -> None:
         self._broker = broker
         self._clock = clock
+        self._tell = tell
         self._lock = threading.Lock()
         self._failing: dict[str, float] = {}  # parties, and when their last failures were
         self._failures = 0
@@ -73,17 +80,14 @@ class Outage:
             if self._failing:
                 return
             self.error = None
-            logger.warning(
-                "%s answers again after %.1f s and %d failed requests",
-                self._broker, now - self._since, self._failures,
-            )  # fmt: skip
+            self._tell(OutageEnded(self._broker, now - self._since, self._failures))
 
     def note(self, party: str, error: BaseException) -> None:
         """Note a failure that begins an outage, or goes on with it."""
         with self._lock:  # also of the lines, which come in order
             if not self._failing:
                 self._since, self._failures = self._clock(), 0
-                logger.warning("%s does not answer, trying again until it does: %s", self._broker, error)
+                self._tell(OutageBegan(self._broker, str(error)))
             self._failing[party] = self._clock()
             self._failures += 1
             self.error = str(error)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sqspipes.support.listeners import Listener
 from sqspipes.tasks.around import Around, chosen, composed
 from sqspipes.tasks.callables import CallableKind, kind_of
 from sqspipes.tasks.step import StepCall
@@ -48,7 +49,7 @@ class RunPlan:
     queues (negative: the broker's own), ``iterate`` names the task whose results are iterated over. ``polls`` is
     how many seconds polls stay open at most, None for as long as the broker lets them. ``control_queue`` has the
     control word in its tags, and is looked at every ``control_interval`` seconds; None for never. ``sizes`` has the
-    largest body, in bytes, that each queue takes: no call may have to ask for it.
+    largest body, in bytes, that each queue takes: no call may have to ask for it. ``listeners`` are told of events.
     """
 
     plans: Sequence[Plan]
@@ -61,6 +62,7 @@ class RunPlan:
     control_queue: str | None = None
     control_interval: float | None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
+    listeners: Sequence[Listener] = ()
 
     def fed(self) -> list[Plan]:
         """Return the plans of the tasks that messages feed: all but sources."""

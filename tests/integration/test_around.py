@@ -273,7 +273,9 @@ def test_function_of_another_kind_is_refused_at_once(
         str(refused.value)
         == f"task '{name}' is {kind}, and its around function plain is def: allowed is {allowed}"
     )
-    with pytest.raises(OptionError, match=rf"task '{name}' is {kind}, and none of the client's around .*plain"):
+    with pytest.raises(
+        OptionError, match=rf"task '{name}' is {kind}, and none of the client's around .*plain"
+    ):
         TaskClient(domain, **MEMORY, around=plain).register_tasks([method])
 
 

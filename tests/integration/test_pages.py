@@ -120,3 +120,28 @@ def test_table_of_options_is_that_of_registration(page: Path) -> None:
     assert text == option_tables.written(text), "python docs/option_tables.py writes it anew"
     assert "``retries=8`` \\*" in text
     assert all(f"``{key}" in text for key in KEYS)
+
+
+@pytest.mark.parametrize(
+    ("page", "place", "printed"),
+    [
+        ("around.rst", 0, ["42", "attempt 1 took 0 s", "attempt 1 took 0 s"]),
+        ("around.rst", 1, ["1"]),
+        ("around.rst", 2, ["1"]),
+        (
+            "listeners.rst",
+            0,
+            ["divide three: done, less than a minute: True", "divide zero: dead, ZeroDivisionError"],
+        ),
+    ],
+    ids=["timing", "session", "flag", "listener"],
+)
+def test_program_of_a_page_runs(
+    page: str, place: int, printed: list[str], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    program = programs_in(page)[place]
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, sorted(ended.stdout.splitlines())) == (0, sorted(printed)), ended.stderr

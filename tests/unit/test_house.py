@@ -89,6 +89,7 @@ def test_what_waits_goes_by_a_clock_that_no_test_freezes(file: Path) -> None:
         "cli",
         "console",
         "demo",
+        "testing",
     ):  # what is only shown may go by any
         assert "time.monotonic" not in file.read_text(), (
             "sqspipes.support.clocks.monotonic is the clock for this"

@@ -30,6 +30,7 @@ ROWS = (
     "demo/",
     "console/",
     "pipeline task_client testing/",
+    "testing/broker_contract/",
     "client",
     "settings",
     "processes/ operations/",
@@ -43,8 +44,8 @@ ROWS = (
     "tasks/",
     "messages/",
     "support/",
-    "defaults errors",
-    "_starting",
+    "defaults errors events",
+    "_starting summary",
 )
 
 #: What is used as people use it: by its public names alone.

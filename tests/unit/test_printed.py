@@ -9,9 +9,9 @@ from dataclasses import fields
 
 import pytest
 
-from sqspipes.engine.summary import Counts, Summary
 from sqspipes.processes.printed import SIZE, Printed
 from sqspipes.processes.tally import Tally, counts_of
+from sqspipes.summary import Counts, Summary
 
 
 class Screen:

@@ -28,8 +28,8 @@ from sqspipes.errors import (
     OptionError,
     QueueMissingError,
 )
+from sqspipes.testing.broker_contract.steps import put, take
 from tests.acceptance.support import eventually
-from tests.contract.steps import put, take
 from tests.servers import free_port
 from tests.valkey import Valkey
 
