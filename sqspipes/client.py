@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import threading
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
-from types import TracebackType
-from typing import Any, Literal, Self, overload
+from typing import Any, Literal
 
 from sqspipes import settings
 from sqspipes.brokers import open_broker
@@ -17,43 +15,33 @@ from sqspipes.brokers.base import Broker, Entry
 from sqspipes.calls import perform
 from sqspipes.calls.entries import message_entry
 from sqspipes.calls.held import Origin
-from sqspipes.defaults import LEASE, MOST_PROCESSES, ON_ERROR, RETRIES, STOP_TIMEOUT, STRICT, TIMEOUT
+from sqspipes.calls.prioritized import prioritized
+from sqspipes.client_runs import ClientRuns
+from sqspipes.defaults import LEASE, ON_ERROR, RETRIES, STOP_TIMEOUT, STRICT, TIMEOUT
 from sqspipes.engine.iteration import Results
-from sqspipes.engine.living import Living
 from sqspipes.engine.run import Run
-from sqspipes.engine.signals import foreground
-from sqspipes.engine.source import prioritized
 from sqspipes.errors import BrokerUnavailableError, OptionError
-from sqspipes.messages.ids import checked_name
 from sqspipes.messages.message import Message
-from sqspipes.messages.values import encode_value
-from sqspipes.operations import control, redrive, status
+from sqspipes.operations import control, put, redrive, status
 from sqspipes.operations.caller import Caller
 from sqspipes.operations.dead_letters import DeadLetters
 from sqspipes.operations.output import check_place, check_readable, output_task, reading, taken
 from sqspipes.operations.patience import patiently
 from sqspipes.operations.put import DirectEngine, each, not_put, send_many, send_one, stopped
-from sqspipes.operations.queues import Queues
 from sqspipes.operations.status import Status
 from sqspipes.operations.trial import Trial
-from sqspipes.processes import child, travel
-from sqspipes.processes.fleet import Fleet
-from sqspipes.processes.printed import Show
-from sqspipes.summary import Summary
 from sqspipes.support import checks
-from sqspipes.support.forked import called, yielded
+from sqspipes.support.forked import yielded
 from sqspipes.support.listeners import Listener, checked_listeners
 from sqspipes.tasks import registration
 from sqspipes.tasks.around import Around, checked_around
-from sqspipes.tasks.callables import kind_of
-from sqspipes.tasks.pipe import Pipe, RunOptions, TaskName, checked_priority
-from sqspipes.tasks.plan import RunPlan
+from sqspipes.tasks.pipe import Pipe, TaskName, checked_priority
 from sqspipes.tasks.task import Backoff, Task
 
 Tasks = Sequence[Callable[..., Any] | Mapping[str, Any] | str]
 
 
-class TaskClient:
+class TaskClient(ClientRuns):
     """Chains functions over FIFO queues: one queue per task and priority level.
 
     Making a client and registering tasks touches no network. All methods are thread-safe. Option errors are
@@ -126,25 +114,15 @@ class TaskClient:
         around: Around | Sequence[Around] = (),
         listeners: Listener | Sequence[Listener] = (),
     ) -> None:
-        self._settings = settings.checked({name: value for name, value in locals().items() if name != "self"})
-        self._pipe = Pipe(
-            (), self._settings.ignore_none, json_default, around=checked_around("around", around)
+        checked = settings.checked(locals())
+        owns_broker = not isinstance(broker, Broker)
+        if not isinstance(broker, Broker):
+            broker = open_broker(settings.broker_url(broker), **checked.account)
+        pipe = Pipe((), checked.ignore_none, json_default, around=checked_around("around", around))
+        super().__init__(
+            checked, pipe, checked_listeners("listeners", listeners), broker, owns_broker=owns_broker
         )
-        self._listeners = checked_listeners("listeners", listeners)
-        self._lock = threading.RLock()
-        self._runs: Living[Run | Fleet] = Living()
-        self._owns_broker = not isinstance(broker, Broker)
-        if isinstance(broker, Broker):
-            self._broker = broker
-        else:
-            self._broker = open_broker(settings.broker_url(broker), **self._settings.account)
-        self._queues = Queues(self._broker, self._settings.new_queues, {})
         self.output = output
-
-    @property
-    def domain(self) -> str:
-        """The application's name, which begins the names of all its queues."""
-        return self._settings.domain
 
     # Tasks and queues
 
@@ -219,7 +197,7 @@ class TaskClient:
         """
         target = self._pipe.fed(0 if task is None else task)
         seconds = checks.checked_timeout("timeout", timeout)
-        message, text = self._message(target, value, priority, group, id)
+        message, text = put.message_of(self._pipe, target, value, priority, group, id)
         try:
             self._queues.declare([target], seconds)
         except BrokerUnavailableError as error:
@@ -261,8 +239,8 @@ class TaskClient:
 
         def entries() -> Iterator[tuple[str, Entry]]:
             for value in yielded(values):
-                message, text = self._message(
-                    target, value, priority_of(value), group_of(value), id_of(value)
+                message, text = put.message_of(
+                    self._pipe, target, value, priority_of(value), group_of(value), id_of(value)
                 )
                 queue = target.queue(message.priority)
                 yield queue, message_entry(self._queues.size(queue), queue, message, text, "value")
@@ -298,289 +276,8 @@ class TaskClient:
         """
         first = int(bool(self.tasks) and self.tasks[0].is_source)  # that makes its values itself
         target = self._pipe.fed(first if task is None else task)
-        message, text = self._message(target, value, 0, None, None)
+        message, text = put.message_of(self._pipe, target, value, 0, None, None)
         return Trial(self._pipe).run(target, message, text)
-
-    def _message(self, task: Task, value: Any, priority: Any, group: Any, id: Any) -> tuple[Message, str]:
-        message = Message(
-            id=uuid.uuid4().hex if id is None else checked_name("id", id),
-            value=value,
-            group=None if group is None else checked_name("group", group),
-            priority=checks.checked_int(f"task {task.name!r}: priority", priority, 0, task.priorities - 1),
-        )
-        return message, encode_value(value, "value", self._pipe.json_default)
-
-    # Running
-
-    @overload
-    def run(
-        self,
-        task_name: TaskName | Sequence[TaskName] | None = ...,
-        args: Sequence[Any] | None = ...,
-        priority: int | Callable[[Any], int] = ...,
-        iterate: Literal[False] = ...,
-        workers: int | None = ...,
-        min_priority: int | None = ...,
-        max_priority: int | None = ...,
-        *,
-        drain: bool | float = ...,
-        stop_timeout: float | None = ...,
-        processes: int | None = ...,
-        prepare: Callable[[], object] | None = ...,
-    ) -> Summary: ...
-
-    @overload
-    def run(
-        self,
-        task_name: TaskName | Sequence[TaskName] | None = ...,
-        args: Sequence[Any] | None = ...,
-        priority: int | Callable[[Any], int] = ...,
-        *,
-        iterate: Literal[True],
-        workers: int | None = ...,
-        min_priority: int | None = ...,
-        max_priority: int | None = ...,
-        drain: bool | float = ...,
-        stop_timeout: float | None = ...,
-    ) -> Results: ...
-
-    def run(
-        self,
-        task_name: TaskName | Sequence[TaskName] | None = None,
-        args: Sequence[Any] | None = None,
-        priority: int | Callable[[Any], int] = 0,
-        iterate: bool = False,
-        workers: int | None = None,
-        min_priority: int | None = None,
-        max_priority: int | None = None,
-        *,
-        drain: bool | float = False,
-        stop_timeout: float | None = None,
-        processes: int | None = None,
-        prepare: Callable[[], object] | None = None,
-    ) -> Summary | Results:
-        """Run tasks: one by name or place, a list of them, or all; blocks, and returns a ``Summary``.
-
-        ``args`` and ``workers`` replace the task's own. ``priority`` is that of what a source produces, or a
-        callable of it. ``min_priority`` and ``max_priority``: serve only these levels. ``drain=True`` ends when
-        everything has gone through; a number sets the seconds between the two looks at empty queues.
-        ``stop_timeout`` replaces the client's.
-        ``iterate=True`` returns ``Results`` instead, an iterator over what the last of the chosen tasks returns.
-
-        SIGTERM and SIGINT stop the run in good order; after SIGINT ``KeyboardInterrupt`` is raised. Raises
-        ``SignatureError`` before anything starts, ``RunError`` when a part died.
-
-        ``processes``: run the tasks in so many processes of this machine, each with these ``workers``, started anew
-        when they die. Sources run in the first one; sources alone have one process. Each process imports the main
-        module, so what starts the run belongs under ``if __name__ == "__main__":``. The ``Summary`` has the counts of
-        all but those that died. An error of one stops all, and is a ``RunError`` with its text and traceback.
-        ``prepare`` is called first in each process, to set up its log for instance.
-        """
-        options = RunOptions(
-            task_name,
-            args,
-            priority,
-            iterate,
-            workers,
-            min_priority,
-            max_priority,
-            drain,
-            stop_timeout,
-            prepare,
-        )
-        run = self._made(options, processes)
-        if isinstance(run, Run) and run.stream is not None:
-            results = Results(run, run.stream)
-            run.start()
-            return results
-        with foreground(run):
-            run.start()
-            return run.wait()
-
-    @overload
-    def start(
-        self,
-        task_name: TaskName | Sequence[TaskName] | None = ...,
-        args: Sequence[Any] | None = ...,
-        priority: int | Callable[[Any], int] = ...,
-        workers: int | None = ...,
-        min_priority: int | None = ...,
-        max_priority: int | None = ...,
-        *,
-        drain: bool | float = ...,
-        stop_timeout: float | None = ...,
-    ) -> Run: ...
-
-    @overload
-    def start(
-        self,
-        task_name: TaskName | Sequence[TaskName] | None = ...,
-        args: Sequence[Any] | None = ...,
-        priority: int | Callable[[Any], int] = ...,
-        workers: int | None = ...,
-        min_priority: int | None = ...,
-        max_priority: int | None = ...,
-        *,
-        drain: bool | float = ...,
-        stop_timeout: float | None = ...,
-        processes: int,
-        prepare: Callable[[], object] | None = ...,
-        show: Show | None = ...,
-    ) -> Fleet: ...
-
-    def start(
-        self,
-        task_name: TaskName | Sequence[TaskName] | None = None,
-        args: Sequence[Any] | None = None,
-        priority: int | Callable[[Any], int] = 0,
-        workers: int | None = None,
-        min_priority: int | None = None,
-        max_priority: int | None = None,
-        *,
-        drain: bool | float = False,
-        stop_timeout: float | None = None,
-        processes: int | None = None,
-        prepare: Callable[[], object] | None = None,
-        show: Show | None = None,
-    ) -> Run | Fleet:
-        """Run tasks in the background: the arguments of ``run``; returns a ``Run`` at once.
-
-        With ``processes`` it returns a ``Fleet``, which has the same methods; it is started below
-        ``if __name__ == "__main__":``, as with ``run``. ``show`` is called then with the lines that the processes
-        print, some at a time; without it they print as any process does.
-        """
-        options = RunOptions(
-            task_name,
-            args,
-            priority,
-            False,
-            workers,
-            min_priority,
-            max_priority,
-            drain,
-            stop_timeout,
-            prepare,
-        )
-        if show is not None and (processes is None or not callable(show)):
-            raise checks.refuse("show", show, "a callable of lines, with processes")
-        return self._made(options, processes, show).start()
-
-    def _made(self, options: RunOptions, processes: int | None, show: Show | None = None) -> Run | Fleet:
-        """Return a run as it is asked for, in this process or in several, not yet started."""
-        prepare: Any = options.prepare
-        if prepare is not None and (processes is None or not callable(prepare) or kind_of(prepare).is_async):
-            raise checks.refuse("prepare", prepare, "a callable that is not async, with processes")
-        if processes is None:
-            return self._run(self._checked(options))
-        return self._fleet(processes, options, show)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a run of this client goes on, in this process."""
-        return any(run.live for run in self._runs)
-
-    def stop(self) -> None:
-        """Ask all runs of this client to stop in good order; returns at once, from a task too."""
-        for run in self._runs:
-            if run.live:
-                run.stop()
-
-    def _checked(self, options: RunOptions, seconds: float = TIMEOUT) -> RunPlan:
-        """Check all that a run is asked for, make its queues, and return it as a plan."""
-        check_place(self._pipe.output, self._broker)
-        plan = self._pipe.run_plan(options, self._settings.stop_timeout)
-        self._queues.declare(self._pipe.everything, seconds)
-        return replace(
-            plan,
-            control_interval=self.control_interval,
-            sizes=self._queues.sizes,
-            listeners=self._listeners,
-        )
-
-    def _run(self, plan: RunPlan) -> Run:
-        """Return a run, not yet started."""
-        with self._lock:
-            run = Run(self._broker, plan, self.domain)
-            self._runs.add(run)
-        return run
-
-    # Running in several processes
-
-    def _fleet(self, count: Any, options: RunOptions, show: Show | None = None) -> Fleet:
-        """Check that a run can be one of several processes, and return it, not yet started."""
-        checks.checked_int("processes", count, 1, MOST_PROCESSES)
-        if options.iterate is not False:
-            raise OptionError(
-                f"iterate is {options.iterate!r}: allowed with processes is False, one process reads"
-            )
-        child.refuse_unguarded()
-        travel.packed(
-            (self, options), self._travelling(options)
-        )  # what cannot go is named before any request
-        plan = self._checked(options)
-        parcel = travel.packed(
-            (self, options), self._travelling(options)
-        )  # now with what is known of the queues
-        with self._lock:
-            fleet = Fleet(self._broker, plan, self.domain, parcel, count if plan.fed() else 1, show)
-            self._runs.add(fleet)
-        return fleet
-
-    def _share(self, options: RunOptions, first: bool) -> Run:
-        """Return the run of one of several processes: the first has the whole plan."""
-        if options.prepare is not None:
-            called(options.prepare)
-        known = self._queues
-        self._queues = Queues(self._broker, self._settings.new_queues, {})
-        try:
-            plan = self._checked(options, 0.0)
-        except BrokerUnavailableError:
-            # The process that started this one has seen the queues: the run itself waits for the broker.
-            self._queues = known
-            plan = self._checked(options, math.inf)
-        return self._run(plan if first else plan.beside())
-
-    def _travelling(self, options: RunOptions) -> Iterator[tuple[str, Any]]:
-        """Yield what may be unable to go to another process, with its name."""
-        for task in self.tasks:
-            for field in fields(task):
-                yield f"task {task.name!r}: {field.name}", getattr(task, field.name)
-        yield from self._settings.task_options.items()
-        yield "json_default", self._pipe.json_default
-        yield "around", self._pipe.around
-        yield "listeners", self._listeners
-        yield "session", self._settings.account["session"]
-        yield "args", options.args
-        yield "priority", options.priority
-        yield "prepare", options.prepare
-
-    def on_broker(self, broker: str) -> TaskClient:
-        """Return a copy of this client, with the same tasks and options, on another broker."""
-        copy = TaskClient.__new__(TaskClient)
-        copy.__setstate__({**self._state(), "url": broker})
-        return copy
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs; it opens the broker itself."""
-        if not self._owns_broker:
-            raise OptionError("broker is an object: give its URL, so that each process can open its own")
-        if self._broker.url == "memory://":
-            raise OptionError(
-                "broker is memory://, queues in one process: allowed are sqlite://, redis:// and sqs://"
-            )
-        return {**self._state(), "url": self._broker.full_url, "seen": self._queues.sizes}
-
-    def _state(self) -> dict[str, Any]:
-        """Return all but what belongs to this process and its broker."""
-        own = ("_lock", "_runs", "_broker", "_queues", "_owns_broker")
-        return {key: value for key, value in vars(self).items() if key not in own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        url, seen = state.pop("url"), state.pop("seen", {})
-        vars(self).update(state)
-        self._lock, self._runs, self._owns_broker = threading.RLock(), Living(), True
-        self._broker = open_broker(url, **self._settings.account)
-        self._queues = Queues(self._broker, self._settings.new_queues, seen)
 
     # The output
 
@@ -628,13 +325,6 @@ class TaskClient:
 
     # The control word
 
-    @property
-    def control_interval(self) -> float | None:
-        """The seconds between two looks of a run at the control word; None if there are none."""
-        if self._settings.control_interval == "auto":
-            return self._broker.limits.control_interval
-        return self._settings.control_interval
-
     def pause(self, *tasks: TaskName) -> None:
         """Have tasks take nothing in, on every machine, until they are resumed; all tasks if none is named.
 
@@ -669,7 +359,9 @@ class TaskClient:
         dead letters is there. Listing hides letters from other listings while it runs, 60 s at most, and gives them
         back; it sends and deletes nothing. ``whole`` of what is returned says at the end whether that was all.
         """
-        return DeadLetters(self._broker, self._mended(task))
+        return DeadLetters(
+            self._broker, redrive.chosen(self._broker, self.domain, self._pipe, self._queues, task)
+        )
 
     def redrive(
         self, task: TaskName | None = None, ids: Collection[str] | None = None, *, to: TaskName | None = None
@@ -680,11 +372,11 @@ class TaskClient:
         named: letters of several groups may share an id, a key is one letter's own. ``to`` names another task
         that gets them; letters of a task that is not registered any more go nowhere else.
         """
-        wanted = _checked_ids(ids)
+        wanted = redrive.checked_ids(ids)
         if to is not None and task is None:
             raise OptionError(f"to is {to!r}: it goes with a task, the one whose dead letters are sent there")
         target = None if to is None else self._pipe.fed(to)
-        chosen = self._mended(task)
+        chosen = redrive.chosen(self._broker, self.domain, self._pipe, self._queues, task)
         for one in chosen:
             if target is None and one.index < 0:
                 raise OptionError(
@@ -697,52 +389,10 @@ class TaskClient:
         """Delete dead letters of a task for good, those with the given ids or keys, or ``"all"``; return how many."""
         if ids is None:
             raise checks.refuse("ids", ids, "a list of ids, or 'all'")
-        wanted = None if ids == "all" else _checked_ids(ids)
-        return sum(redrive.discard(self._broker, one, wanted) for one in self._mended(task))
-
-    def _mended(self, name: TaskName | None) -> list[Task]:
-        """Return the tasks whose dead letters are meant, the queues of those that are registered made."""
-        chosen, unknown = list(self.tasks), None
-        if name is not None:
-            try:
-                chosen = [self._pipe.reachable.get(str(name)) or self._pipe.named(name)]
-            except OptionError as error:
-                chosen, unknown = [], error
-        found = [task for task in chosen if task.queues]
-        if isinstance(name, str) and not found:  # it is registered no more, or it is a source now
-            found = [task for task in [redrive.former_task(self._broker, self.domain, name)] if task]
-        if unknown is not None and not found:
-            raise unknown
-        self._queues.declare(task for task in found if task.index >= 0)
-        return found
-
-    # The broker
-
-    def close(self) -> None:
-        """Stop what runs, in good order, and release connections and files."""
-        for run in self._runs:
-            if run.live:
-                run.stop()
-                run.join()
-        if self._owns_broker:
-            self._broker.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
+        wanted = None if ids == "all" else redrive.checked_ids(ids)
+        chosen = redrive.chosen(self._broker, self.domain, self._pipe, self._queues, task)
+        return sum(redrive.discard(self._broker, one, wanted) for one in chosen)
 
     def __repr__(self) -> str:
         tasks = [task.name for task in self.tasks]
         return f"TaskClient({self.domain!r}, broker={self._broker.url!r}, tasks={tasks})"
-
-
-def _checked_ids(ids: Any) -> list[str] | None:
-    if ids is None:
-        return None
-    if isinstance(ids, Collection) and not isinstance(ids, str) and all(isinstance(id, str) for id in ids):
-        return list(ids)
-    raise checks.refuse("ids", ids, "a list of ids")

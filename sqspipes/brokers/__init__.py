@@ -58,15 +58,8 @@ def open_broker(
     if scheme == "sqs":
         from sqspipes.brokers.sqs import SqsBroker
 
-        return SqsBroker(
-            url,
-            aws_key=aws_key,
-            aws_secret=aws_secret,
-            aws_region=aws_region,
-            endpoint_url=endpoint_url,
-            session=session,
-            transport=transport,
-        )
+        keys = {"aws_key": aws_key, "aws_secret": aws_secret, "aws_region": aws_region}
+        return SqsBroker(url, **keys, endpoint_url=endpoint_url, session=session, transport=transport)
     if scheme in ("sqlite", "memory"):
         from sqspipes.brokers.sqlite import SqliteBroker
 

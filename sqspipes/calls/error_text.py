@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 import traceback
 
 from sqspipes.errors import SqspipesError
+from sqspipes.messages.message import Death
 from sqspipes.support import tracebacks
+from sqspipes.tasks.task import Task
+
+#: Bytes of JSON that a dead letter's error may use: its type, its text and its traceback.
+TYPE_BYTES, ERROR_BYTES, TRACEBACK_BYTES = 200, 1_500, 5_000
 
 
 def said(error: BaseException) -> str:
@@ -56,3 +62,15 @@ def cut(text: str, most: int, *, keep_end: bool = False) -> str:
         keep = max(1, len(text) * most // size - 8)
         text = "..." + text[-keep:] if keep_end else text[:keep] + "..."
     return text
+
+
+def death(task: Task, error: BaseException, attempts: int) -> Death:
+    """Return the reason of a dead letter, cut to what every letter has room for."""
+    return Death(
+        task=task.name,
+        error_type=cut(name_of(error), TYPE_BYTES),
+        error=cut(said(error), ERROR_BYTES),
+        traceback=cut(formatted(error), TRACEBACK_BYTES, keep_end=True),
+        attempts=attempts,
+        died=time.time(),
+    )

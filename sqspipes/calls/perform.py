@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
 from dataclasses import replace
@@ -17,7 +16,7 @@ from sqspipes.calls.outcome import DONE, Abandoned, Emission, Ending, Outcome, O
 from sqspipes.defaults import FIRST_BACKOFF, MOST_HOPS
 from sqspipes.errors import CodecError, HopLimitError, OptionError
 from sqspipes.messages.ids import checked_name, content_of, output_id, result_id
-from sqspipes.messages.message import Death, Message
+from sqspipes.messages.message import Message
 from sqspipes.messages.values import CONTAINERS, encode_value, let_go
 from sqspipes.support import lines
 from sqspipes.support.compact_json import PLAIN
@@ -28,9 +27,6 @@ from sqspipes.tasks.step import Pending
 from sqspipes.tasks.task import Task
 
 logger = lines.logger(__name__)
-
-#: Bytes of JSON that a dead letter's error may use: its type, its text and its traceback.
-TYPE_BYTES, ERROR_BYTES, TRACEBACK_BYTES = 200, 1_500, 5_000
 
 #: Types of most results, none of which is to be awaited.
 _READY = PLAIN | CONTAINERS
@@ -78,9 +74,9 @@ def _rolled_back(
         first = outcome.death
         assert first is not None
         text = error_text.cut(
-            f"{first.error}; its rollback failed: {error_text.describe(error)}", ERROR_BYTES
+            f"{first.error}; its rollback failed: {error_text.describe(error)}", error_text.ERROR_BYTES
         )
-        trace = error_text.cut(error_text.formatted(error), TRACEBACK_BYTES, keep_end=True)
+        trace = error_text.cut(error_text.formatted(error), error_text.TRACEBACK_BYTES, keep_end=True)
         return replace(outcome, death=replace(first, error=text, traceback=trace))
     if not produced:
         return outcome
@@ -255,7 +251,7 @@ def failure(task: Task, attempt: int, error: BaseException) -> Outcome:
     if task.on_error == "raise" and not decided:
         ending = Ending.RAISE
     elif final or ends:
-        ending, reason = Ending.DEAD, death(task, error, attempt)
+        ending, reason = Ending.DEAD, error_text.death(task, error, attempt)
     elif isinstance(error, Retry) and error.delay is not None:
         delay = error.delay
     else:
@@ -274,18 +270,6 @@ def safe_delay(task: Task, attempt: int, error: BaseException) -> float:
             "backoff of %s failed, %.1f s instead: %s", task.name, FIRST_BACKOFF, error_text.describe(wrong)
         )
         return FIRST_BACKOFF
-
-
-def death(task: Task, error: BaseException, attempts: int) -> Death:
-    """Return the reason of a dead letter, cut to what every letter has room for."""
-    return Death(
-        task=task.name,
-        error_type=error_text.cut(error_text.name_of(error), TYPE_BYTES),
-        error=error_text.cut(error_text.said(error), ERROR_BYTES),
-        traceback=error_text.cut(error_text.formatted(error), TRACEBACK_BYTES, keep_end=True),
-        attempts=attempts,
-        died=time.time(),
-    )
 
 
 def _encoded(plan: Plan, value: Any) -> str:

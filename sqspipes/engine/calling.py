@@ -16,7 +16,8 @@ from sqspipes.calls.entries import message_entry
 from sqspipes.calls.held import Held, Origin, Parcel
 from sqspipes.calls.outcome import Abandoned, Call, Emission, Outcome
 from sqspipes.calls.run_loop import RunLoop
-from sqspipes.defaults import LETTER_BYTES, MOST_WAITING_BYTES, MOST_WAITING_ITEMS
+from sqspipes.defaults import LETTER_BYTES
+from sqspipes.engine.emit_room import EmitRoom
 from sqspipes.engine.stream import Stream
 from sqspipes.events import HandedOn
 from sqspipes.messages.body import plain
@@ -53,44 +54,6 @@ class _Route(NamedTuple):
     queue: str
     most: int
     is_plain: bool
-
-
-class EmitRoom:
-    """Lets calls that emit in the middle wait while one queue is behind: what is under way there is bounded."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._items = 0
-        self._bytes = 0
-        self._is_closed = False
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the next output has to wait."""
-        return self._items >= MOST_WAITING_ITEMS or self._bytes >= MOST_WAITING_BYTES
-
-    def take(self, size: int) -> None:
-        """Wait for room for one more output; raises ``Abandoned`` after the ``close``."""
-        with self._changed:
-            while self.is_full and not self._is_closed:
-                self._changed.wait()
-            if self._is_closed:
-                raise Abandoned
-            self._items += 1
-            self._bytes += size
-
-    def free(self, size: int) -> None:
-        """Give the room of one output back."""
-        with self._changed:
-            self._items -= 1
-            self._bytes -= size
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Let nobody wait any more."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
 
 
 class CallSide:

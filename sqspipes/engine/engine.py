@@ -11,12 +11,12 @@ from typing import Any
 from sqspipes.brokers.base import Broker
 from sqspipes.engine.crew import LostBatonError
 from sqspipes.engine.dues import Dues
+from sqspipes.engine.effects import Lost, Refused, Settled
 from sqspipes.engine.ending import RunEnding
 from sqspipes.engine.leases import Leases
 from sqspipes.engine.loop import EngineLoop
 from sqspipes.engine.parts import RunParts
 from sqspipes.engine.requests import PartError
-from sqspipes.engine.settling import Lost, Refused, Settled
 from sqspipes.engine.stopping import Stopping, StopState
 from sqspipes.engine.task_run import TaskRun
 from sqspipes.support import clocks, lines

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from sqspipes.brokers.base import Limits
-from sqspipes.calls import perform
+from sqspipes.calls import error_text
 from sqspipes.calls.entries import as_received, letter_entry
 from sqspipes.calls.held import Held, Parcel
 from sqspipes.calls.outcome import DONE, Call, Ending, Outcome
@@ -201,7 +201,7 @@ class Outcomes:
             decode(held.delivery)
         except DecodingError as reason:
             error = reason
-        self._bury(held, perform.death(self._task, error, held.failures + 1), error)
+        self._bury(held, error_text.death(self._task, error, held.failures + 1), error)
 
     def _send_letter(self, held: Held, death: messages.Death, error: BaseException | None) -> None:
         self._shared.listeners.tell(
@@ -227,7 +227,7 @@ class Outcomes:
             self._settling.give_back(held)
             return
         held.done = False
-        death = perform.death(
+        death = error_text.death(
             self._task, TooLargeError(f"an output was refused: {reason}"), held.failures + 1
         )
         self._send_letter(held, death, None)

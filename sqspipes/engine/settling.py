@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from sqspipes.brokers.base import Answer, Kind, Limits
 from sqspipes.brokers.exchange import Ack, Extend, Send
 from sqspipes.calls.held import Held, Origin, Parcel, State
 from sqspipes.engine.batcher import Batcher, Item, Job
+from sqspipes.engine.effects import Effect, Lost, Refused, Settled
 from sqspipes.engine.leases import SHORTEST_EXTEND, Leases
 from sqspipes.engine.requests import Requests
 from sqspipes.events import Event
@@ -19,26 +20,6 @@ from sqspipes.support import event_log, lines
 
 logger = lines.logger(__name__)
 
-
-class Settled(NamedTuple):
-    """Effect: these messages are not held any more."""
-
-    helds: Sequence[Held]
-
-
-class Lost(NamedTuple):
-    """Effect: another process may have the lease of this message by now."""
-
-    held: Held
-
-
-class Refused(NamedTuple):
-    """Effect: the call of this message is over, but the next queue will never take one of its outputs."""
-
-    held: Held
-
-
-Effect: TypeAlias = Settled | Lost | Refused
 
 #: The answer for a lease that the broker extends no further.
 OVER = Answer(Kind.GONE, "the broker's longest lease is over")

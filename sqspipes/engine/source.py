@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from sqspipes.calls import error_text, perform
 from sqspipes.calls.held import Origin
 from sqspipes.calls.outcome import Abandoned, Outlet
+from sqspipes.calls.prioritized import prioritized
 from sqspipes.calls.run_loop import RunLoop
-from sqspipes.defaults import MOST_PRIORITIES
 from sqspipes.engine.overdue import Overdue
 from sqspipes.errors import OptionError
 from sqspipes.messages.message import Message
 from sqspipes.summary import Counts
 from sqspipes.support import clocks, lines
 from sqspipes.support.backoff import ExponentialBackoff
-from sqspipes.support.checks import checked_int
 from sqspipes.support.forked import OVER, called
 from sqspipes.tasks.plan import Plan
-from sqspipes.tasks.results import Output, Retry, TaskCallback, ends_line
+from sqspipes.tasks.results import Retry, TaskCallback, ends_line
 
 logger = lines.logger(__name__)
 
@@ -261,33 +257,6 @@ class Source:
             logger.debug("%s failed", task.name, exc_info=error_text.loggable(error))
         with self._changed:
             self._not_before = clocks.monotonic() + delay
-
-
-def prioritized(plan: Plan, made: Any, level_of: Callable[[Any], Any] | None, outlet: Outlet) -> Any:
-    """Return what a source made, each value that goes on with the level that ``level_of`` gives it."""
-    if level_of is None:
-        return made
-    made = perform.resolved(made, outlet)
-    if isinstance(made, TaskCallback):
-        result = prioritized(plan, made.result, level_of, outlet)
-        return TaskCallback(result, made.callback, made.callback_args)
-    if inspect.isgenerator(made):
-        return _each_prioritized(plan, made, level_of, outlet)
-    if ends_line(made, plan.ignore_none):
-        return made
-    output = made if isinstance(made, Output) else Output(made)
-    if output.priority is not None:
-        return output
-    said = f"priority of what {plan.task.name} returned"
-    return replace(output, priority=checked_int(said, called(level_of, output.value), 0, MOST_PRIORITIES - 1))
-
-
-def _each_prioritized(
-    plan: Plan, values: Any, level_of: Callable[[Any], Any], outlet: Outlet
-) -> Iterator[Any]:
-    with contextlib.closing(perform.each(values, outlet)) as each:
-        for value in each:
-            yield prioritized(plan, value, level_of, outlet)
 
 
 class _Running:

@@ -48,10 +48,7 @@ class TaskRun:
         self.task: Task = task
         self.state = TaskState(task, shared.gate)
         self.counts, self.lanes = self.state.counts, self.state.lanes
-        self._limits = limits
-        self._shared = shared
-        self._settling = shared.settling
-        self._stream = stream
+        self._limits, self._shared, self._settling, self._stream = limits, shared, shared.settling, stream
         linger = limits.linger if task.linger is None else task.linger
         self.admission = Admission(
             self.state, [] if task.is_source else levels, shared.requests, limits, shared.leases.clock, linger

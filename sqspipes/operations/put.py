@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,14 +16,27 @@ from sqspipes.calls.held import Origin
 from sqspipes.calls.outcome import Emission
 from sqspipes.defaults import LONGEST_SECONDS
 from sqspipes.errors import BrokerError, BrokerUnavailableError, PutError
+from sqspipes.messages.ids import checked_name
 from sqspipes.messages.message import Message
-from sqspipes.messages.values import check_nothing_lazy
+from sqspipes.messages.values import check_nothing_lazy, encode_value
 from sqspipes.operations.patience import patiently
 from sqspipes.operations.put_batcher import PutBatcher, PutItem
-from sqspipes.support import clocks
+from sqspipes.support import checks, clocks
 from sqspipes.support.forked import called
 from sqspipes.support.outage import Outage
+from sqspipes.tasks.pipe import Pipe
 from sqspipes.tasks.task import Task
+
+
+def message_of(pipe: Pipe, task: Task, value: Any, priority: Any, group: Any, id: Any) -> tuple[Message, str]:
+    """Return a message as it is put into a task's queue, checked, and its value's JSON."""
+    message = Message(
+        id=uuid.uuid4().hex if id is None else checked_name("id", id),
+        value=value,
+        group=None if group is None else checked_name("group", group),
+        priority=checks.checked_int(f"task {task.name!r}: priority", priority, 0, task.priorities - 1),
+    )
+    return message, encode_value(value, "value", pipe.json_default)
 
 
 def send_one(broker: Broker, queue: str, entry: Entry, id: str, seconds: float) -> None:

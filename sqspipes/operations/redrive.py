@@ -7,21 +7,49 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqspipes.brokers.base import Answer, Broker, Entry, Kind, Limits
 from sqspipes.defaults import TIMEOUT
-from sqspipes.errors import BrokerError, CodecError, QueueMissingError
+from sqspipes.errors import BrokerError, CodecError, OptionError, QueueMissingError
 from sqspipes.messages import queue_names
 from sqspipes.messages.ids import derived
 from sqspipes.messages.message import Delivery
 from sqspipes.operations.dead_letters import FoundLetter, read, redrive_entry
 from sqspipes.operations.patience import patiently
+from sqspipes.operations.queues import Queues
 from sqspipes.operations.receiving import LAST_LOOK_SECONDS, Look
-from sqspipes.support import lines
+from sqspipes.support import checks, lines
+from sqspipes.tasks.pipe import Pipe, TaskName
 from sqspipes.tasks.task import Task
 
 logger = lines.logger(__name__)
+
+
+def checked_ids(ids: Any) -> list[str] | None:
+    """Return the ids or keys of the letters that are meant; None for all."""
+    if ids is None:
+        return None
+    if isinstance(ids, Collection) and not isinstance(ids, str) and all(isinstance(id, str) for id in ids):
+        return list(ids)
+    raise checks.refuse("ids", ids, "a list of ids")
+
+
+def chosen(broker: Broker, domain: str, pipe: Pipe, queues: Queues, name: TaskName | None) -> list[Task]:
+    """Return the tasks whose dead letters are meant, the queues of those that are registered made."""
+    meant, unknown = list(pipe.tasks), None
+    if name is not None:
+        try:
+            meant = [pipe.reachable.get(str(name)) or pipe.named(name)]
+        except OptionError as error:
+            meant, unknown = [], error
+    found = [task for task in meant if task.queues]
+    if isinstance(name, str) and not found:  # it is registered no more, or it is a source now
+        found = [task for task in [former_task(broker, domain, name)] if task]
+    if unknown is not None and not found:
+        raise unknown
+    queues.declare(task for task in found if task.index >= 0)
+    return found
 
 
 def former_task(broker: Broker, domain: str, name: str) -> Task | None:

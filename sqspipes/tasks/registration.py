@@ -37,8 +37,6 @@ from sqspipes.tasks.task import Task
 
 # Checks of single options
 
-
-#: A task's name is a part of the names of its queues.
 _checked_name = queue_names.checked_part
 
 
@@ -106,10 +104,7 @@ class Option:
 
 OPTIONS = (
     Option(
-        "method",
-        _checked_method,
-        None,
-        'a callable, ``async`` ones too, a Step, or ``"package.module:function"``',
+        "method", _checked_method, None, 'a callable, ``async`` too, a Step, or ``"package.module:function"``'
     ),
     Option("name", _checked_name, None, "default: the callable's name"),
     Option("args", _checked_args, (), "further arguments of the callable, after the value"),

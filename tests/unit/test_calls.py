@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqspipes.calls import perform
+from sqspipes.calls import error_text, perform
 from sqspipes.calls.entries import letter_entry
 from sqspipes.calls.held import Held, Origin
 from sqspipes.calls.outcome import DONE, Abandoned, Call, Emission, Ending, Outcome
@@ -395,7 +395,7 @@ def death_of(error: BaseException, attempts: int = 9) -> Death:
         raise error
     except BaseException as caught:
         task: Task = plan_of(work).task
-        return perform.death(replace(task, name="t" * 64), caught, attempts)
+        return error_text.death(replace(task, name="t" * 64), caught, attempts)
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from sqspipes.calls.outcome import Abandoned, Call
-from sqspipes.engine import calling
+from sqspipes.engine import emit_room
 from sqspipes.engine.call_threads import CallThreads
-from sqspipes.engine.calling import EmitRoom
+from sqspipes.engine.emit_room import EmitRoom
 from sqspipes.support import clocks
 from tests.builders import held_of
 
@@ -157,8 +157,8 @@ def test_thread_that_dies_is_told_of() -> None:
 
 @pytest.mark.parametrize(("items", "size"), [(3, 0), (2, 60)])
 def test_emitting_waits_for_room(items: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calling, "MOST_WAITING_ITEMS", 3)
-    monkeypatch.setattr(calling, "MOST_WAITING_BYTES", 100)
+    monkeypatch.setattr(emit_room, "MOST_WAITING_ITEMS", 3)
+    monkeypatch.setattr(emit_room, "MOST_WAITING_BYTES", 100)
     room, taken = EmitRoom(), threading.Semaphore(0)
 
     def emit() -> None:
@@ -177,7 +177,7 @@ def test_emitting_waits_for_room(items: int, size: int, monkeypatch: pytest.Monk
 
 
 def test_closed_room_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calling, "MOST_WAITING_ITEMS", 0)
+    monkeypatch.setattr(emit_room, "MOST_WAITING_ITEMS", 0)
     room, came = EmitRoom(), []
 
     def emit() -> None:

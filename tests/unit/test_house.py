@@ -121,6 +121,46 @@ def test_lowest_versions_that_are_allowed_are_tested() -> None:
         assert re.fullmatch(rf"{re.escape(floor)}(\.0)*", tested[name]), name
 
 
+#: Files with more lines than a reader takes in at once, and why each is one.
+LONG_FILES = {
+    "brokers/sqlite/store.py": "a file, its threads and its turns: every method touches the same connection",
+    "brokers/sqs/errors.py": "tables of what SQS and the network say",
+    "brokers/sqs/lean/nonblocking.py": "one state machine: it connects, shakes hands, sends and reads",
+    "brokers/sqs/transport/answers.py": "the gate for answers, action by action",
+    "client.py": "the facade: nearly all of it is signatures and docstrings",
+    "engine/admission.py": "one decision, what to receive, with all that it takes into account",
+    "engine/crew.py": "the baton: the model test reads it as a whole",
+    "engine/task_run.py": "the hub of one task",
+}
+
+#: Functions with more lines, and why.
+LONG_FUNCTIONS = {"client_runs.py run": "a signature and a docstring"}
+
+MOST_LINES_OF_A_FILE, MOST_LINES_OF_A_FUNCTION, MOST_EXCEPTIONS = 300, 40, 10
+
+
+def test_files_are_short_but_for_some_with_a_reason() -> None:
+    long = {
+        file.relative_to(PACKAGE).as_posix()
+        for file in FILES
+        if len(file.read_text().splitlines()) > MOST_LINES_OF_A_FILE
+    }
+    assert long == set(LONG_FILES)
+    assert len((PACKAGE / "client.py").read_text().splitlines()) <= 400
+
+
+def test_functions_are_short_but_for_some_with_a_reason() -> None:
+    long = {
+        f"{file.relative_to(PACKAGE).as_posix()} {node.name}"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or 0) - node.lineno + 1 > MOST_LINES_OF_A_FUNCTION
+    }
+    assert long == set(LONG_FUNCTIONS)
+    assert len(LONG_FILES) + len(LONG_FUNCTIONS) <= MOST_EXCEPTIONS
+
+
 def test_no_two_classes_have_one_name() -> None:
     names = Counter(
         node.name.lstrip("_")

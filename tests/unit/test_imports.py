@@ -32,6 +32,8 @@ ROWS = (
     "pipeline task_client testing/",
     "testing/broker_contract/",
     "client",
+    "client_runs",
+    "client_state",
     "settings",
     "processes/ operations/",
     "engine/",
