@@ -19,6 +19,9 @@ from tests.servers import Server
 from tests.valkey import Valkey
 
 ROOT = Path(__file__).parents[2]
+
+#: Examples that have a test of their own, and where it is.
+ELSEWHERE = {"folder_broker.py": "tests/contract/test_folder_broker.py"}
 EXAMPLES = sorted(
     path.relative_to(ROOT / "examples").as_posix() for path in (ROOT / "examples").rglob("*.py")
 )
@@ -192,3 +195,4 @@ def test_example_of_the_readme_runs(tmp_path: Path, environment: dict[str, str])
 def test_every_example_is_run_by_a_test() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [example for example in EXAMPLES if f'"{example}"' not in text] == []
+    assert all((ROOT / test).exists() for test in ELSEWHERE.values())
