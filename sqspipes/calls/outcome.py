@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from sqspipes.calls.held import Held, Origin
 from sqspipes.messages.message import Death
@@ -64,6 +65,10 @@ class Outcome:
 
 #: The outcome that is the same every time.
 DONE = Outcome(Ending.DONE)
+
+
+#: A call that has ended, an outcome for each of its messages, and for how many seconds each was called.
+EndedCall: TypeAlias = tuple[Call, Sequence[Outcome], Sequence[float]]
 
 
 class Outlet(Protocol):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import math
 import uuid
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
 
 from sqspipes.brokers.base import Limits
 from sqspipes.brokers.exchange import Receive
 from sqspipes.engine.lanes import SHARE_OF_HIGHER
+from sqspipes.engine.levels import Level, OpenReceive, Received
 from sqspipes.engine.loop import EngineLoop, Timer
-from sqspipes.engine.pace import MOST_BEHIND, MOST_PARKED, Arrivals
-from sqspipes.engine.requests import PatientRequest, Requests
+from sqspipes.engine.pace import MOST_BEHIND, MOST_PARKED
+from sqspipes.engine.requests import Requests
 from sqspipes.engine.task_state import TaskState
 from sqspipes.messages.message import Delivery
 from sqspipes.support import clocks
@@ -23,76 +22,12 @@ from sqspipes.support.clocks import LeaseClock
 #: Messages of an answer after which a queue of groups is asked again without a poll.
 MANY_GROUPED = 3
 
-#: Answers of one message that follow one with a suspect.
-SINGLY_AFTER_SUSPECT = 10
-
-#: Full answers in a row after which more waits in a queue than came while nobody asked.
-BACKLOG_AFTER = 2
-
 #: Seconds that a receive waits which is made beside another one of its queue: one that asked at once would come back
 #: with nothing whenever the others keep up.
 BESIDE_SECONDS = 1.0
 
-#: Receives of a queue in flight ask for no more than what came in so many seconds, and the first one's worth: they
-#: keep room from lower levels.
-SECONDS_ASKED_FOR = 0.25
-
 #: Seconds' worth of its share that a lower level asks for while higher ones fill the room.
 SECONDS_OF_SHARE = 5
-
-
-class Received(NamedTuple):
-    """An answered receive.
-
-    ``received`` is when the lease of its messages began at the latest, on the lease clock.
-    """
-
-    level: Level
-    deliveries: Sequence[Delivery]
-    received: float
-
-
-class _OpenReceive:
-    """A receive in flight. The receive at place 0 is the one that polls."""
-
-    __slots__ = ("count", "first", "is_poll", "place", "request", "reserved", "unblocked")
-
-    def __init__(
-        self, place: int, count: int, reserved: int, first: float, unblocked: int, *, is_poll: bool
-    ) -> None:
-        self.place = place
-        self.count = count  #: messages that are asked for
-        self.reserved = reserved  #: messages that room is kept for
-        self.first = first  #: when it was asked first, on the lease clock
-        self.unblocked = unblocked  #: messages with a group that had been acknowledged by then
-        self.is_poll = is_poll  #: it waits for messages
-        self.request: PatientRequest | None = None
-
-
-class Level:
-    """One queue of a task, and how busy it is."""
-
-    def __init__(self, number: int, queue: str, now: float) -> None:
-        self.number = number
-        self.queue = queue
-        self.part = f"receive {queue}"  #: what the log calls its receives
-        self.width = 1  #: receives that may be in flight
-        self.open: dict[int, _OpenReceive] = {}  #: receives that are in flight, by place
-        self.polls = 0  #: those of them that wait for messages
-        self.asked = 0  #: messages that receives in flight will probably bring
-        self.busy = False  #: the last answer was full
-        self.full = 0  #: full answers in a row
-        self.singly = 1  #: answers that shall hold one message, before the next may hold more
-        self.empty = False  #: the last answer held nothing
-        self.grouped = False  #: the last answer had many messages, some of them put with a group
-        self.pause_until = 0.0  #: no receive is worth its cost before, on the loop's clock
-        self.unblocked: int | None = None  #: the pause is over when this many were acknowledged no more
-        self.last_poll: float | None = None
-        self.arrivals = Arrivals(now)
-
-    def free_place(self) -> int:
-        """Return the lowest place at which no receive is in flight."""
-        return next(place for place in itertools.count() if place not in self.open)
 
 
 class Admission:
@@ -123,33 +58,26 @@ class Admission:
         self.is_stopped = False
         self.is_pause_over = False  #: since the last invitation
         self.unblocked = 0  #: messages put with a group that were acknowledged
-        self._answers: list[tuple[Received, _OpenReceive]] = []
+        self._answers: list[tuple[Received, OpenReceive]] = []
         self._timer: Timer | None = None
         # The name of each receive: a random one each time would ask the system for it.
         self._name, self._attempts = uuid.uuid4().hex, itertools.count(1)
 
     # What its owner tells and asks
 
-    def take_answers(self) -> list[tuple[Received, _OpenReceive]]:
+    def take_answers(self) -> list[tuple[Received, OpenReceive]]:
         """Return the receives that were answered since the last call."""
         answers, self._answers = self._answers, []
         return answers
 
-    def learn(self, answer: tuple[Received, _OpenReceive], *, is_suspicious: bool, is_grouped: bool) -> None:
+    def learn(self, answer: tuple[Received, OpenReceive], *, is_suspicious: bool, is_grouped: bool) -> None:
         """Widen a queue whose answers are full, narrow one whose answers are short."""
         (level, deliveries, _), receive = answer
-        got, entries, now = len(deliveries), self._limits.entries, self._loop.now()
-        level.busy = got == receive.count and got > 0
-        level.arrivals.note(got, now)
-        if got:
-            level.singly = SINGLY_AFTER_SUSPECT if is_suspicious else max(0, level.singly - 1)
-        level.full = level.full + 1 if got == entries else 0
-        asked_for = 1 + math.ceil(level.arrivals.rate(now) * SECONDS_ASKED_FOR / entries)
-        most = min(self._limits.requests_in_flight, asked_for)
-        level.width = min(level.width + 1, most) if level.full >= BACKLOG_AFTER else 1
-        is_short = got < receive.count
-        is_enough = not is_grouped and 0 < level.full < BACKLOG_AFTER
-        if (is_short and (got or level.grouped)) or is_enough:
+        got, now = len(deliveries), self._loop.now()
+        is_to_wait = level.learn(
+            got, receive.count, self._limits, now, suspicious=is_suspicious, grouped=is_grouped
+        )
+        if is_to_wait:
             self._pause(level, now, receive.unblocked if is_grouped or level.grouped else None)
         level.grouped = is_grouped and got >= MANY_GROUPED
 
@@ -208,7 +136,7 @@ class Admission:
             return 0
         return self._floor()
 
-    def _open(self) -> list[_OpenReceive]:
+    def _open(self) -> list[OpenReceive]:
         return [receive for level in self.levels for receive in level.open.values()]
 
     # One receive
@@ -217,7 +145,7 @@ class Admission:
         wait = self._seconds_to_wait(level, place)
         level.polls += wait > 0
         level.asked += reserved
-        receive = _OpenReceive(place, count, reserved, self._clock.now(), self.unblocked, is_poll=wait > 0)
+        receive = OpenReceive(place, count, reserved, self._clock.now(), self.unblocked, is_poll=wait > 0)
         level.open[place] = receive
         attempt = f"{self._name}-{next(self._attempts)}"
 
@@ -232,12 +160,12 @@ class Admission:
             level.part, make, partial(self._came, level, receive), partial(self._end, level, receive)
         )
 
-    def _end(self, level: Level, receive: _OpenReceive) -> None:
+    def _end(self, level: Level, receive: OpenReceive) -> None:
         del level.open[receive.place]
         level.polls -= receive.is_poll
         level.asked -= receive.reserved
 
-    def _came(self, level: Level, receive: _OpenReceive, deliveries: Sequence[Delivery]) -> None:
+    def _came(self, level: Level, receive: OpenReceive, deliveries: Sequence[Delivery]) -> None:
         self._end(level, receive)
         level.empty = not deliveries
         ended = self._clock.now()

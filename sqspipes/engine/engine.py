@@ -128,7 +128,7 @@ class Engine:
         leadership = crew.leadership
         with log_writer.deferring(0.0, lambda: leadership.is_calling):
             if self._called is not None:  # its call keeps the former leader
-                self._called.kept_leader()
+                self._called.here.kept_leader()
                 self._called = None
             self.parts.make_dirty()  # who may call a task depends on the thread that leads
             self._run_turns()
@@ -157,7 +157,7 @@ class Engine:
         has_called = False
         for task in self._callees:
             now = clocks.monotonic()
-            if task.lanes.ready and task.is_called_here(now):
+            if task.lanes.ready and task.here.may_call(now):
                 try:
                     has_called |= self._make_calls_of(task, now)
                 except PartError as error:
@@ -167,18 +167,18 @@ class Engine:
 
     def _make_calls_of(self, task: TaskRun, now: float) -> bool:
         """Make calls of one task for a slice of time."""
-        until, measures, context = now + SLICE_SECONDS, task.measures, None
+        until, measures, context = now + SLICE_SECONDS, task.here.measures, None
         lease_now, run_here, may_call = self.parts.leases.clock.now(), task.side.run_here, True
         has_called = False
-        while may_call and now < until and (call := task.next_call_here(lease_now, now)) is not None:
+        while may_call and now < until and (call := task.here.next_call(lease_now, now)) is not None:
             if context is None:
-                context = task.context_here()
+                context = task.here.context()
             self._called = task
             try:
                 made = self.parts.crew.call(run_here, call, context, measures)
             except LostBatonError as lost:
                 outcomes, ended, _ = lost.args[0] or (None, now, 0.0)
-                self.loop.tell(partial(task.ended_elsewhere, call, outcomes, ended))
+                self.loop.tell(partial(task.here.ended_elsewhere, call, outcomes, ended))
                 raise
             except Exception as error:  # nobody could watch: it has not begun
                 self._called = None
@@ -186,7 +186,7 @@ class Engine:
                 raise PartError("crew", error) from error
             self._called = None
             outcomes, now, waited = made
-            may_call, has_called = task.ended_here(call, outcomes, now, waited), True
+            may_call, has_called = task.here.ended(call, outcomes, now, waited), True
         return has_called or task.has_uncalled
 
     def _guarded(self, part: str, stage: Callable[[], object]) -> None:

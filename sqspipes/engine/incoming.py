@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqspipes.brokers.base import Limits
 from sqspipes.calls.held import MOST_INNOCENT_RECEIVES, Held
-from sqspipes.engine.admission import Received
+from sqspipes.engine.levels import Received
 from sqspipes.engine.shared import EngineShared
 from sqspipes.errors import DecodingError, NewerFormatError
 from sqspipes.messages.body import decode, foreign

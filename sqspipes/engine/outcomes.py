@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 from sqspipes.brokers.base import Limits
 from sqspipes.calls import error_text
 from sqspipes.calls.entries import as_received, letter_entry
 from sqspipes.calls.held import Held, Parcel
-from sqspipes.calls.outcome import DONE, Call, Ending, Outcome
+from sqspipes.calls.outcome import DONE, Call, EndedCall, Ending, Outcome
 from sqspipes.defaults import MAX_RECEIVES
 from sqspipes.engine.pace import MOST_BEHIND, MOST_PARKED
 from sqspipes.engine.shared import EngineShared
@@ -25,10 +24,6 @@ logger = lines.logger(__name__)
 #: Receives of a message up to which it may be given back for its backoff: half of those after which the broker
 #: buries it are left for processes that end.
 MOST_RECEIVES_TO_GIVE_BACK = MAX_RECEIVES // 2
-
-
-#: A call that has ended, an outcome for each of its messages, and for how many seconds each was called.
-EndedCall: TypeAlias = tuple[Call, Sequence[Outcome], Sequence[float]]
 
 
 class Outcomes:

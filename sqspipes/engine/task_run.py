@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from sqspipes.brokers.base import Limits
@@ -13,10 +11,10 @@ from sqspipes.calls.outcome import Call, Outcome
 from sqspipes.engine.admission import Admission
 from sqspipes.engine.call_threads import CallThreads
 from sqspipes.engine.calling import CallSide
+from sqspipes.engine.calls_here import CallsHere
 from sqspipes.engine.incoming import Incoming
-from sqspipes.engine.outcomes import EndedCall, Outcomes
+from sqspipes.engine.outcomes import Outcomes
 from sqspipes.engine.overdue import BLOCKED_SECONDS, Overdue
-from sqspipes.engine.policy import MOST_COUNTED, CallPolicy
 from sqspipes.engine.scheduling import Scheduling
 from sqspipes.engine.shared import EngineShared
 from sqspipes.engine.stream import Stream
@@ -31,10 +29,6 @@ if TYPE_CHECKING:
 
 #: Calls are given to threads ahead of the slots that are free: one for so many slots, and one.
 SLOTS_PER_CALL_AHEAD = 4
-
-#: Leading threads that call one task, beside as many threads of its own as it has workers: what a task keeps for each
-#: thread that calls it, as a connection, stays bounded.
-MOST_LEADERS_THAT_CALL = 2
 
 
 class TaskRun:
@@ -72,14 +66,13 @@ class TaskRun:
         self.outcomes = Outcomes(self.state, shared, limits)
         self._callers = self._make_callers()
         self._slots = task.workers
-        self._policy = CallPolicy() if self._may_be_called_by_leader(stream) else None
-        self._calls_here = 0  # of the calls, those of threads that lead, or led when these began
-        self._contexts: dict[int, Context] = {}  # of the leading threads that have called this task
+        self.here = CallsHere(
+            self.state, self._scheduling, self.abandoned, is_allowed=self._may_be_called_by_leader(stream)
+        )
         self._ahead = self._calls_ahead()
         self._settling_free = limits.entries * limits.requests_in_flight
         self._tell_paused: Callable[[], object] | None = None
         self._overdue = Overdue(task.name, task.lease)
-        self._ended: list[EndedCall] = []
 
     def _make_callers(self) -> CallThreads | AsyncCalls:
         task, step, shared = self.task, self.plan.step, self._shared
@@ -136,8 +129,8 @@ class TaskRun:
     def go_on(self) -> None:
         """End the calls that have ended, begin what may begin, and receive what there is room for."""
         self._end_uncalled()
-        if self._ended:
-            ended, self._ended = self._ended, []
+        if self.state.ended:
+            ended, self.state.ended = self.state.ended, []
             self.state.is_dirty = True
             self.state.end(*[call for call, _, _ in ended])
             self.outcomes.end(ended)
@@ -183,12 +176,12 @@ class TaskRun:
 
     def _begin_calls(self) -> None:
         """Give as many calls to threads as there are slots and ready lanes, unless the leader makes them."""
-        if self.is_called_here(clocks.monotonic()):
+        if self.here.may_call(clocks.monotonic()):
             return
         begun: list[Call] = []
         now = self._shared.leases.clock.now()
         # Beside calls of leading threads none may wait for a thread: it would begin while all slots are taken.
-        most = self._slots + (0 if self._calls_here else self._ahead)
+        most = self._slots + (0 if self.here.count else self._ahead)
         while self._may_begin(most) and (call := self._scheduling.next_call(now)) is not None:
             begun.append(call)
         if begun:
@@ -221,70 +214,15 @@ class TaskRun:
             for held in unreadable:
                 self.outcomes.bury_unreadable(held)
 
-    # Calls by the leader
-
-    def is_called_here(self, now: float) -> bool:
-        """Say whether the next call is to be made by the calling thread, which leads."""
-        if self._policy is None or self.state.is_stopping or not self._policy.is_short(now):
-            return False
-        return threading.get_ident() in self._contexts or len(self._contexts) < MOST_LEADERS_THAT_CALL
-
-    def next_call_here(self, now: float, begins: float) -> Call | None:
-        """Return a call for the leader to make, or None; the times are those of ``Scheduling.next_call``.
-
-        A call that has ended takes no slot, though it counts until the next turn: so requests can be full.
-        """
-        if self.state.calls - len(self._ended) >= self._slots or not self.lanes.ready:
-            return None
-        call = self._scheduling.next_call(now, begins)
-        self._calls_here += call is not None
-        return call
-
     @property
     def has_uncalled(self) -> bool:
         """Whether messages were found that cannot be called; the next turn gives them back or buries them."""
         return self._scheduling.has_uncalled
 
-    def context_here(self) -> Context:
-        """Return the context in which the calling thread calls this task."""
-        thread = threading.get_ident()
-        context = self._contexts.get(thread)
-        if context is None:
-            context = self._contexts[thread] = Context()
-        return context
-
-    @property
-    def measures(self) -> bool:
-        """Whether it matters what of a call is computed, and what waited."""
-        return self._policy is not None and self._policy.measures
-
     def not_begun_here(self, call: Call) -> None:
         """Give back what the leader was to call and could not."""
-        self._calls_here -= 1
+        self.here.count -= 1
         self.too_late(call)
-
-    def ended_here(self, call: Call, outcomes: Sequence[Outcome] | None, ended: float, waited: float) -> bool:
-        """Note how a call ended that the leader has made; return whether it may make the next one, too."""
-        policy = self._policy
-        assert policy is not None
-        policy.learn(waited, ended)
-        self.ended_elsewhere(call, outcomes, ended)
-        return policy.is_short(ended) and not self.state.is_stopping
-
-    def ended_elsewhere(self, call: Call, outcomes: Sequence[Outcome] | None, ended: float) -> None:
-        """Note how a call ended that had kept its leader; that was learnt when another thread began to lead."""
-        self._calls_here -= 1
-        if outcomes is None:
-            self.abandoned(call)
-        else:
-            running = self.state.running
-            self._ended.append((call, outcomes, [ended - running[held] for held in call.messages]))
-
-    def kept_leader(self) -> None:
-        """Learn that a call kept the leader for so long that another thread leads now."""
-        if self._policy is not None:
-            self._policy.learn(MOST_COUNTED, clocks.monotonic())
-        self.state.is_dirty = True
 
     # Word from calls
 
@@ -292,7 +230,7 @@ class TaskRun:
         """Note how a call ended."""
         now, running = clocks.monotonic(), self.state.running
         seconds = [now - min(running[held], now) for held in call.messages]
-        self._ended.append((call, outcomes, seconds))
+        self.state.ended.append((call, outcomes, seconds))
 
     def too_late(self, call: Call) -> None:
         """Give back what a thread was to call: it had waited until its lease was lost."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqspipes.calls.held import Held
-from sqspipes.calls.outcome import Call
+from sqspipes.calls.outcome import Call, EndedCall
 from sqspipes.engine.gate import Gate
 from sqspipes.engine.lanes import Lanes
 from sqspipes.engine.pace import Pace
@@ -31,6 +31,7 @@ class TaskState:
         self.settling = 0
         self.calls = 0
         self.running: dict[Held, float] = {}  #: and when each call began: inf while it waits for a thread
+        self.ended: list[EndedCall] = []  #: calls that have ended, and that the next turn decides about
         self.suspects: dict[str, int] = {}  #: suspects that are held, by queue
         self._gate = gate
 

@@ -14,7 +14,8 @@ from types import FrameType
 from typing import Any
 
 from sqspipes.engine import crew as crew_module
-from sqspipes.engine.crew import GLANCE_SECONDS, QUIET_GLANCES, Crew, CrewLock, CrewParts, LostBatonError
+from sqspipes.engine.crew import GLANCE_SECONDS, QUIET_GLANCES, Crew, LostBatonError
+from sqspipes.engine.crew_parts import CrewLock, CrewParts
 
 #: Seconds without a call after which the watcher goes to sleep, about then.
 QUIET_SECONDS = QUIET_GLANCES * GLANCE_SECONDS

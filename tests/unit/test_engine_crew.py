@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sqspipes.engine.crew import GLANCE_SECONDS, Crew, CrewLock, Leadership, LostBatonError
+from sqspipes.engine.crew import GLANCE_SECONDS, Crew, Leadership, LostBatonError
+from sqspipes.engine.crew_parts import CrewLock
 from tests.unit.crew_model import Engine, Machine, ModelError
 
 #: How long a call lasts that lasts.

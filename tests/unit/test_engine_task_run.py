@@ -38,17 +38,17 @@ def task() -> Iterator[TaskRun]:
 
 def test_leader_calls_more_than_workers_one_after_the_other(task: TaskRun) -> None:
     called = 0
-    while (call := task.next_call_here(0.0, 0.0)) is not None:
-        task.ended_here(call, [DONE], 0.0, 0.0)
+    while (call := task.here.next_call(0.0, 0.0)) is not None:
+        task.here.ended(call, [DONE], 0.0, 0.0)
         called += 1
     assert called == 5
 
 
 def test_no_more_calls_than_workers_are_under_way_at_once(task: TaskRun) -> None:
-    first, second = task.next_call_here(0.0, 0.0), task.next_call_here(0.0, 0.0)
+    first, second = task.here.next_call(0.0, 0.0), task.here.next_call(0.0, 0.0)
     assert first is not None
     assert second is not None
-    assert task.next_call_here(0.0, 0.0) is None
-    task.ended_elsewhere(first, [DONE], 0.0)
-    assert task.next_call_here(0.0, 0.0) is not None
-    assert task.next_call_here(0.0, 0.0) is None
+    assert task.here.next_call(0.0, 0.0) is None
+    task.here.ended_elsewhere(first, [DONE], 0.0)
+    assert task.here.next_call(0.0, 0.0) is not None
+    assert task.here.next_call(0.0, 0.0) is None
