@@ -82,6 +82,8 @@ class LoopTimer(Protocol):
 class ExchangeLoop(Protocol):
     """The engine's loop, as far as an exchange needs it. ``tell`` may be called from any thread."""
 
+    turns: int  #: how many turns there were, this one included
+
     def tell(self, do: Callable[[], object]) -> None: ...
 
     def now(self) -> float: ...

@@ -167,7 +167,7 @@ class Lanes:
             return
         held.lane = None
         messages = lane.messages
-        messages.popleft()
+        del messages[0]
         if not messages:
             counts.running -= 1
             del self._lanes[lane.key]

@@ -67,6 +67,7 @@ class EngineLoop:
             BaseException
         ] = []  #: what was raised by what a turn did; the rest was done all the same
         self._wakeup = _WakeupDescriptor()
+        self.turns = 0  #: how many turns there were, this one included
         self._selector.register(self._wakeup.descriptor, selectors.EVENT_READ, self._wakeup.drain)
 
     # From any thread
@@ -125,6 +126,7 @@ class EngineLoop:
         self._is_waiting = True
         ready = self._selector.select(self._seconds_to_wait(longest))
         self._is_waiting = False
+        self.turns += 1
         now = self._clock()
         due = []
         while self._timers and self._timers[0][0] <= now:

@@ -35,7 +35,6 @@ BOUNDS = {
     "brokers/sqs/lean/nonblocking.py _idle": "most_idle",
     "engine/settling.py effects": "applied at the end of each turn",
     "engine/lanes.py _ready": "admission's room: Pace.capacity",
-    "calls/held.py messages": "admission, and the task's run: MOST_BEHIND and MOST_PARKED",
     "engine/stream.py _results": "wait_for_room: MOST_RESULTS",
     "engine/stream.py _to_do": "results that were read, taken out as they come: nothing there waits",
     "support/log_writer.py _lines": "MOST_WAITING",

@@ -127,11 +127,15 @@ class HttpClient:
                 self._end_closed(exchange)
 
     def _taken(self) -> SocketConnection | None:
-        """Return the idle connection that was used last, unless it was closed or has bytes that nobody asked for."""
-        now = self.loop.now()
+        """Return the idle connection that was used last, unless it was closed or has bytes that nobody asked for.
+
+        A connection that answered in this very turn is not looked at: all that had come there was read just now.
+        """
+        now, turn = self.loop.now(), self.loop.turns
         while self._idle:
             connection = self._idle.pop()
-            if now - connection.idle_since < MOST_IDLE and not connection.is_dropped:
+            is_young = now - connection.idle_since < MOST_IDLE
+            if is_young and (connection.idle_turn == turn or not connection.is_dropped):
                 return connection
             connection.close()
         return None
@@ -192,6 +196,7 @@ class HttpClient:
     def keep(self, connection: SocketConnection) -> None:
         """Keep a connection for the next request, or close it."""
         connection.idle_since = now = self.loop.now()
+        connection.idle_turn = self.loop.turns
         if self._is_closed or len(self._idle) >= self._most_idle:
             connection.close()
             return
@@ -234,7 +239,7 @@ class SocketConnection:
 
     __slots__ = (
         "_addresses", "_begun", "_carry_on", "_client", "_events", "_out", "_reading", "_sent_all", "_sock",
-        "deadline", "exchange", "idle_since",
+        "deadline", "exchange", "idle_since", "idle_turn",
     )  # fmt: skip
 
     def __init__(self, client: HttpClient, addresses: Addresses) -> None:
@@ -249,7 +254,7 @@ class SocketConnection:
         self._begun = False
         self.deadline = 0.0  #: when the exchange is overdue, on the loop's clock
         self.exchange: HttpExchange | None = None
-        self.idle_since = 0.0
+        self.idle_since, self.idle_turn = 0.0, -1
 
     def start(self, exchange: HttpExchange) -> None:
         """Make an exchange."""
