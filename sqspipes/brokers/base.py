@@ -1,17 +1,18 @@
 """The Broker port: FIFO queues of opaque text, with SQS's rules on every broker.
 
-A broker knows no task and never parses a body. The rules that each one keeps:
+A broker knows no task and never parses a body. Every broker keeps these rules:
 
-- Messages of one group leave in the order in which they came. While one of them is in flight, nothing more of
-  its group is handed out, except inside the one receive that took it.
-- A received message is invisible for its lease. Then it comes back, with its receive count one higher.
-- A message's id is the same at each receive, and no other message of the broker has it: in no queue, and at no time,
-  also after a purge, and in a file or a key space that is made anew in the place of one. What was put back from a
-  dead-letter queue is another message.
-- The same deduplication id again within five minutes, in the same queue and group: accepted, not stored. Also
-  when the message is long gone.
-- A receipt is good for its own delivery only: after the lease ended, or a newer receive, the answer is GONE.
-- A message received more than ``max_receives`` times moves to the dead-letter queue, if the queue has one.
+- Messages of one group are handed out in the order in which they were sent. While a message is in flight, no other
+  receive gets a message of its group. The receive that took the message may bring more of the group along.
+- A received message is invisible for its lease. If the lease ends, the message is handed out again, and its receive
+  count is 1 higher.
+- A message has the same id at each receive. No other message of the broker ever has this id: in no queue, not after a
+  purge, and not in a new file or key space that takes the place of an old one. A message that was put back from a
+  dead-letter queue is another message, with an id of its own.
+- If a queue gets the same deduplication id in the same group again within 5 minutes, the second message is accepted
+  and not stored. This also holds when the first message has already been deleted.
+- A receipt settles its own delivery only. After the end of the lease, or after a newer receive, the answer is GONE.
+- A message that was received more than ``max_receives`` times moves to the dead-letter queue, if the queue has one.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from sqspipes.defaults import (
 )
 from sqspipes.messages.message import Delivery
 
-#: What a queue's name begins with that is none of ours: ``rpush@key`` is a plain list of the broker's server, where
-#: its limits say that it has lists. It is only sent to, and then the bodies are pushed to its end as they are.
+#: The prefix of a queue name that stands for a plain list: ``rpush@key`` is the list ``key`` of the broker's server.
+#: Only a broker with ``Limits.lists`` has plain lists. A plain list can only be sent to: the broker pushes the bodies
+#: to its end, unchanged.
 LIST = "rpush@"
 
 
@@ -41,25 +43,29 @@ class Kind(enum.Enum):
     """What became of one entry of a batch."""
 
     OK = "ok"  #: done
-    GONE = "gone"  #: the lease is lost, the receipt is good for nothing
-    AGAIN = "again"  #: not done, the same entry may be sent again
-    NEVER = "never"  #: not done, and it never will be; the reason says why
+    GONE = "gone"  #: not done: the lease is lost, and the receipt settles nothing any more
+    AGAIN = "again"  #: not done; the same entry may be sent again
+    NEVER = "never"  #: not done, and the same entry will never be done; the reason says why
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The broker's answer to one entry of a batch, in the order of the entries."""
+    """The broker's answer to one entry of a batch. The answers have the order of the entries."""
 
     kind: Kind
     reason: str = ""
 
 
-#: The answer that is the same every time.
+#: The answer to every entry that is done. It needs no reason, so one object serves for all of them.
 OK = Answer(Kind.OK)
 
 
 class Entry(NamedTuple):
-    """One message to send: ASCII text, and the group and deduplication id in SQS's own alphabet."""
+    """One message to send: its body, its group and its deduplication id.
+
+    Group and deduplication id use the characters that SQS allows. A body is ASCII, unless it is a foreign body that
+    is sent as it was received.
+    """
 
     body: str
     group: str
@@ -67,12 +73,12 @@ class Entry(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The body's bytes, as limits count them."""
+        """The size of the body in bytes, as ``Limits`` counts them."""
         return len(self.body) if self.body.isascii() else len(self.body.encode("utf-8", "surrogatepass"))
 
 
 def list_key(queue: str) -> str | None:
-    """Return the key of the plain list that a queue's name stands for, or None."""
+    """Return the key of a plain list if a queue's name stands for a plain list, else None."""
     return queue[len(LIST) :] if queue.startswith(LIST) else None
 
 
@@ -80,8 +86,8 @@ def list_key(queue: str) -> str | None:
 class QueueSpec:
     """A queue as it should be made.
 
-    ``dead_letters`` names the queue for messages received too often, or None. ``attributes`` are further
-    attributes in the broker's own words, ``tags`` are those that it is made with.
+    ``dead_letters`` is the name of the queue for messages that were received too often, or None. ``attributes`` are
+    further attributes under the broker's own names. ``tags`` are the tags that the queue has from its beginning.
     """
 
     name: str
@@ -97,15 +103,16 @@ class QueueSpec:
 class Limits:
     """What one broker can do.
 
-    ``entries`` and ``request_bytes`` bound a request, ``message_bytes`` a body. ``longest_wait`` and
-    ``longest_lease`` are seconds. ``exact``: depths are counted, not estimated. ``clean_interrupt``: an
-    interrupted receive took nothing. ``linger``: seconds that a request is worth waiting for to be full, where
-    nobody says otherwise. ``requests_in_flight``: how many requests of one kind to one queue gain something by
-    overlapping.
-    ``longest_answer``: seconds within which every request has answered or failed, a poll's wait and all timeouts
-    included. One that takes longer is an outage, and one that takes twice as long ends the run.
-    ``control_interval``: seconds between two looks of a run at its control word, where nobody says otherwise.
-    ``lists``: ``send`` takes the name of a plain list, too.
+    - ``entries`` and ``request_bytes`` bound a request, ``message_bytes`` bounds a body.
+    - ``longest_wait``, ``longest_lease``: in seconds.
+    - ``exact``: depths are counted, not estimated.
+    - ``clean_interrupt``: a receive that was interrupted has taken no message.
+    - ``linger``: the default of the seconds that a message may wait at a hop for others to fill a request.
+    - ``requests_in_flight``: how many requests of one kind to one queue are worth having under way at a time.
+    - ``longest_answer``: the seconds within which every request has answered or failed. They include the wait of a
+      poll and all timeouts. A request that takes longer is an outage, one that takes twice as long ends the run.
+    - ``control_interval``: the default of the seconds between two looks of a run at its control word.
+    - ``lists``: ``send`` also takes the name of a plain list.
     """
 
     entries: int = ENTRIES
@@ -124,7 +131,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How many messages a queue holds: those that wait (blocked behind their group too), those in flight."""
+    """How many messages a queue holds.
+
+    ``waiting`` includes the messages that cannot be received yet because a message of their group is in flight.
+    """
 
     waiting: int
     in_flight: int
@@ -133,34 +143,41 @@ class Depth:
 class Broker(ABC):
     """Queues of text. All methods are thread-safe.
 
-    Every method raises ``BrokerUnavailableError`` for what may pass (try again), ``QueueMissingError``,
-    ``CredentialsError`` or another ``BrokerError`` for what will not. Batches hold 1 to ``limits.entries``
-    entries and are answered entry by entry, in order.
+    Every method raises ``BrokerUnavailableError`` for a failure that may pass: the caller may try again. For any
+    other failure it raises ``QueueMissingError``, ``CredentialsError`` or another ``BrokerError``. A batch holds 1 to
+    ``limits.entries`` entries. Each entry has its own answer, and the answers have the order of the entries.
     """
 
-    #: Also what the log calls this broker; never with a secret in it.
+    #: The URL without its secrets. The log names the broker by this URL.
     url: str
     limits: Limits
 
     @property
     def full_url(self) -> str:
-        """The URL by which another process opens the same broker; it may hold a secret, so it is for no log."""
+        """The URL with which another process opens the same broker. It may hold a secret, so it is never logged."""
         return self.url
 
     @abstractmethod
     def declare(self, specs: Sequence[QueueSpec], *, create: bool = True) -> None:
-        """Make the queues that are missing, dead-letter queues first; with ``create=False`` demand them all."""
+        """Make the queues that are missing, dead-letter queues first.
+
+        With ``create=False`` make none, and raise ``QueueMissingError`` if a queue is missing.
+        """
 
     @abstractmethod
     def send(self, queue: str, entries: Sequence[Entry]) -> list[Answer]:
-        """Store messages, in order; an OK entry survives a crash of this process."""
+        """Store messages, in order.
+
+        An entry that was answered OK survives a crash of this process. Only a broker in the memory of the process
+        cannot promise that.
+        """
 
     @abstractmethod
     def receive(self, queue: str, *, count: int, wait: float, lease: float, attempt: str) -> list[Delivery]:
-        """Take up to ``count`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first one.
+        """Take up to ``count`` messages for ``lease`` seconds; wait up to ``wait`` seconds for the first message.
 
-        ``attempt`` is an id of up to 128 characters: a receive repeated with it after a lost answer gives the
-        same messages again, where the broker can do that.
+        ``attempt`` is an id of up to 128 characters. When the answer to a receive is lost, the receive is repeated
+        with the same id. A broker that can do so then gives the same messages again.
         """
 
     @abstractmethod
@@ -169,7 +186,7 @@ class Broker(ABC):
 
     @abstractmethod
     def extend(self, queue: str, leases: Sequence[tuple[str, float]]) -> list[Answer]:
-        """Set the seconds, counted from now, that deliveries stay invisible; 0 gives one back at once."""
+        """Set the seconds, counted from now, that deliveries stay invisible; 0 gives a message back at once."""
 
     @abstractmethod
     def depth(self, queue: str) -> Depth:
@@ -177,7 +194,7 @@ class Broker(ABC):
 
     @abstractmethod
     def message_bytes(self, queue: str) -> int:
-        """Return the largest body, in bytes, that this queue takes."""
+        """Return the size in bytes of the largest body that this queue takes."""
 
     @abstractmethod
     def names(self, prefix: str) -> list[str]:
@@ -193,19 +210,19 @@ class Broker(ABC):
 
     @abstractmethod
     def tag(self, queue: str, tags: Mapping[str, str | None]) -> None:
-        """Set tags of a queue, in place of those with the same names; None removes one. The others stay."""
+        """Set tags of a queue. A tag of the same name is replaced, the value None removes it, all other tags stay."""
 
     @abstractmethod
     def purge(self, queue: str) -> None:
-        """Delete every message of a queue; its tags stay."""
+        """Delete every message of a queue; the tags of the queue stay."""
 
     @abstractmethod
     def delete(self, queue: str) -> None:
-        """Delete a queue with all it holds; one that is not there is no error."""
+        """Delete a queue with all its messages. To delete a queue that does not exist is no error."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """End the receives that are open now; what they took already, they still return."""
+        """End the receives that are open now. They still return the messages that they have already taken."""
 
     @abstractmethod
     def close(self) -> None:

@@ -67,7 +67,7 @@ class Outcome:
 DONE = Outcome(Ending.DONE)
 
 
-#: A call that has ended, an outcome for each of its messages, and for how many seconds each was called.
+#: A call that has ended, the outcome of each of its messages, and the seconds for which each message was called.
 EndedCall: TypeAlias = tuple[Call, Sequence[Outcome], Sequence[float]]
 
 

@@ -1,4 +1,4 @@
-"""One call of a task's function: from a held message to an outcome, with all that the function handed on."""
+"""One call of a task's function: from a held message to an outcome. The outputs of the call go to an outlet."""
 
 from __future__ import annotations
 
@@ -28,34 +28,35 @@ from sqspipes.tasks.task import Task
 
 logger = lines.logger(__name__)
 
-#: Types of most results, none of which is to be awaited.
+#: The types of most results. A result of these types is not to be awaited.
 _READY = PLAIN | CONTAINERS
 
 
 def perform(plan: Plan, held: Held, outlet: Outlet) -> Outcome:
-    """Call the function for one message and hand its outputs on."""
+    """Call the function for one message, hand its outputs on, and return the outcome."""
     return conclude(plan, held, outlet, lambda: called(plan.function, held.message.value, *plan.task.args))
 
 
 def conclude(plan: Plan, held: Held, outlet: Outlet, result: Callable[[], Any]) -> Outcome:
-    """Hand on what a call returns; ``result`` returns it, or raises what the call raised."""
+    """Hand on the result of a call; return the outcome. ``result`` returns the result, or raises the call's error."""
     try:
         hand_on(plan, held, held.message, result(), outlet)
     except Abandoned:
         raise
-    except BaseException as error:  # SystemExit and KeyboardInterrupt of a task are failed attempts too
+    except BaseException as error:  # A task's SystemExit or KeyboardInterrupt is a failed attempt, too.
         return failed(plan, held, outlet, error)
     return DONE
 
 
 def failed(plan: Plan, held: Held, outlet: Outlet, error: BaseException) -> Outcome:
-    """Return what follows from a failed call; after the last one a step may roll it back."""
+    """Return the outcome of a failed call; if it was the last attempt, let a step roll back first."""
     outcome = failure(plan.task, held.failures + 1, error)
     step = plan.step
     if outcome.death is None or step is None or not step.rolls_back:
         return outcome
 
     def rollback() -> Any:
+        # The value is read anew from the body, as the call may have changed it.
         return resolved(step.rollback(as_received(held).value), outlet)
 
     return _rolled_back(plan, held, outlet, outcome, rollback)
@@ -64,9 +65,10 @@ def failed(plan: Plan, held: Held, outlet: Outlet, error: BaseException) -> Outc
 def _rolled_back(
     plan: Plan, held: Held, outlet: Outlet, outcome: Outcome, rollback: Callable[[], Any]
 ) -> Outcome:
-    """Let a step take back what its last attempt did: what it hands on instead saves the message."""
+    """Call the rollback of a step. If the rollback produces values, they are handed on, and the message is done."""
     try:
         produced = rollback()
+        # As a generator, so that each value is an output of its own.
         hand_on(plan, held, held.message, (value for value in produced), outlet, "rollback")
     except Abandoned:
         raise
@@ -90,10 +92,10 @@ def _rolled_back(
 def hand_on(
     plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Outlet, kind: str = "output"
 ) -> None:
-    """Emit what a function returned: nothing, one value, or each value of a generator as it comes.
+    """Emit the result of a function: nothing, one value, or each value of a generator as it comes.
 
-    What is to be awaited is, also where a plain function returned it. ``kind`` is the kind of a generator's outputs,
-    as ``output_id`` knows it.
+    An awaitable is awaited, even if a plain function returned it. ``kind`` is the ``kind`` of ``output_id``, for the
+    outputs of a generator.
     """
     try:
         if type(result) in _READY:  # nearly always
@@ -126,7 +128,7 @@ def _hand_on(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: O
 
 
 def _hand_on_plain(plan: Plan, origin: Origin, parent: Message, result: Any, outlet: Outlet) -> None:
-    """Emit one value that goes the usual way."""
+    """Emit one plain value, to the next task, with the parent's group and priority."""
     if result is None and plan.ignore_none:
         return
     task = plan.next.name if plan.next else None
@@ -140,8 +142,9 @@ def several(
 ) -> Iterator[Any]:
     """Emit each value of an iterator and then yield it.
 
-    An output's id is a function of what it is and of how many equal ones came before it, never of its place:
-    a generator over a set in another order, or one that fails half-way and runs again, repeats its ids.
+    Within a call, the derived id of an output depends on its content and on how many equal outputs came before it,
+    never on its place. So a generator over a set in another order, or one that runs again after a failure, makes the
+    same ids again.
     """
     equals: Counter[str] = Counter()
     for value in values:
@@ -152,6 +155,7 @@ def several(
                 output = resolved(output, outlet)
                 text = _encoded(plan, output)
                 content = content_of(way.task or "", way.group, way.priority, text)
+                # An id that the task gave says nothing of the content, so the content goes along.
                 id, own = way.id, None if way.id is None else content
                 if id is None:
                     id = output_id(kind, parent.identity, plan.task.name, content, equals[content])
@@ -164,7 +168,7 @@ def several(
 
 
 def resolved(made: Any, outlet: Outlet) -> Any:
-    """Return what comes of what a function made: what is to be awaited is, an async generator becomes a plain one."""
+    """Return the result of a function, awaited if it is an awaitable; an async generator becomes a plain one."""
     while type(made) not in _READY:
         if isinstance(made, Pending):
             made = made.then(resolved(made.made, outlet))
@@ -176,7 +180,7 @@ def resolved(made: Any, outlet: Outlet) -> Any:
 
 
 def each(values: Iterator[Any], outlet: Outlet) -> Generator[Any, None, None]:
-    """Yield what a generator yields, async parts run; when it is closed, the generator is."""
+    """Yield the values of a generator, awaited where needed; to close this generator closes the given one."""
     try:
         for value in yielded(values):
             if isinstance(value, AsyncGenerator):
@@ -188,7 +192,7 @@ def each(values: Iterator[Any], outlet: Outlet) -> Generator[Any, None, None]:
 
 
 def close(values: Any, whose: str) -> None:
-    """Close a generator that may have been left half-way; what it raises changes nothing, and is logged."""
+    """Close a generator that may not have run to its end; an error of it is logged and changes nothing."""
     try:
         called(values.close)
     except Abandoned:
@@ -198,7 +202,7 @@ def close(values: Any, whose: str) -> None:
 
 
 def leave_alone(result: Any) -> None:
-    """Let go of what a call returned and nobody awaits any more."""
+    """Close the coroutines in a result that nobody will await, so that Python does not warn of them."""
     while isinstance(result, TaskCallback | Output | Pending):
         if isinstance(result, TaskCallback):
             result = result.result
@@ -208,7 +212,11 @@ def leave_alone(result: Any) -> None:
 
 
 def passed_on(extra: Mapping[str, Any], here: Task, there: Task) -> Mapping[str, Any]:
-    """Return what travels along with an output; the times that its line was sent back are counted in it."""
+    """Return the unknown keys that travel on with an output.
+
+    ``hops`` among them counts how often outputs were sent back, to their own task or an earlier one. Above
+    ``MOST_HOPS`` raise ``HopLimitError``.
+    """
     if there.index > here.index:
         return extra
     hops = extra.get("hops", 0)
@@ -218,7 +226,7 @@ def passed_on(extra: Mapping[str, Any], here: Task, there: Task) -> Mapping[str,
 
 
 class Way(NamedTuple):
-    """Where an output goes; ``id`` is None where the call's own is to be taken."""
+    """Where an output goes. ``task`` None is the end of the pipe. ``id`` None: the id is derived from the parent."""
 
     task: str | None
     group: str | None
@@ -227,7 +235,7 @@ class Way(NamedTuple):
 
 
 def on_its_way(plan: Plan, parent: Message, result: Any) -> tuple[Any, Way]:
-    """Return a result's value and its way: by itself to the next task, with the parent's group and priority."""
+    """Return the value of a result and its way; by default to the next task, with the parent's group and priority."""
     target = plan.next.name if plan.next else None
     if not isinstance(result, Output):
         return result, Way(target, parent.group, parent.priority)
@@ -243,7 +251,7 @@ def on_its_way(plan: Plan, parent: Message, result: Any) -> tuple[Any, Way]:
 
 
 def failure(task: Task, attempt: int, error: BaseException) -> Outcome:
-    """Return what follows from the ``attempt``-th failed call of a message (1 is the first)."""
+    """Return the outcome of the ``attempt``-th failed call of a message (1 is the first)."""
     decided = isinstance(error, Retry | Reject)
     final = task.retries is not None and attempt > task.retries
     ends = isinstance(error, (*task.non_retryable, CodecError, OptionError, HopLimitError, Reject))
@@ -262,7 +270,7 @@ def failure(task: Task, attempt: int, error: BaseException) -> Outcome:
 
 
 def safe_delay(task: Task, attempt: int, error: BaseException) -> float:
-    """Return the task's backoff; a backoff function that fails itself costs a log line, not the message."""
+    """Return the task's backoff in seconds; if its backoff function fails, log that and return ``FIRST_BACKOFF``."""
     try:
         return task.delay(attempt, error)
     except Exception as wrong:
@@ -278,7 +286,7 @@ def _encoded(plan: Plan, value: Any) -> str:
 
 def _call_back(result: TaskCallback, origin: Origin, outlet: Outlet) -> None:
     outlet.flush(origin)
-    if origin.refused is None:
+    if origin.refused is None:  # A callback runs only when the result is safe.
         made = resolved(called(result.callback, *result.callback_args), outlet)
         if inspect.isgenerator(made):
             for _ in each(made, outlet):

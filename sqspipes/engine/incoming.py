@@ -1,4 +1,4 @@
-"""Incoming: makes what a receive gave into messages that are held. A redelivered message is never called twice."""
+"""Incoming: makes held messages of the deliveries of a receive. A redelivered message is never called twice."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from sqspipes.tasks.task import Task
 
 logger = lines.logger(__name__)
 
-#: Seconds for which a body of a newer format is given back the first time, doubling with each receive, so that
-#: it outlasts a slow roll-out without reaching the broker's own limit of receives.
+#: A message whose body has a newer format is given back for this many seconds at its first receive. The seconds
+#: double with each receive, so that the message outlasts a slow roll-out before the broker's limit of receives.
 NEWER_FORMAT_SECONDS = 30.0
 
-#: Lingers for which the acknowledgement of a message put without a group may wait for others: nobody waits for it.
-#: One of a group waits a single linger, as the rest of the group is handed out after it.
+#: Lingers for which the acknowledgement of a message without a group may wait for others: no message waits for it.
+#: The acknowledgement of a message with a group waits 1 linger: the rest of the group is handed out only after it.
 LINGERS_OF_ACK = 4
 
 
 class Taken(NamedTuple):
-    """What a receive brought: messages that are held from now on, and what is to be learnt from all it gave."""
+    """What a receive brought: ``new`` are the messages that are held from now on."""
 
     new: Sequence[Held]
-    is_grouped: bool  #: some of it was put with a group
-    is_suspicious: bool  #: some of it may kill its process
+    is_grouped: bool  #: a message of ``new`` was put with a group
+    is_suspicious: bool  #: a message of the receive, held or not, may kill its process
 
 
 class Incoming:
-    """Takes in what is received for one task. What was received before is renewed, acknowledged or given back."""
+    """Takes in the deliveries of one task: each is held, renews a lease, is acknowledged, or is given back."""
 
     def __init__(self, task: Task, shared: EngineShared, limits: Limits, linger: float) -> None:
         self._task = task
@@ -46,16 +46,17 @@ class Incoming:
         self._linger = linger
 
     def take(self, received: Received) -> Taken:
-        """Take in the answer to a receive."""
+        """Take in the answer to a receive; return what it brought."""
         often = [one for one in received.deliveries if one.receives > MOST_INNOCENT_RECEIVES]
         is_suspicious = any(map(self._is_suspicious, often))
         if not received.deliveries:
             return Taken([], is_grouped=False, is_suspicious=is_suspicious)
         new = self._new(received)
-        if not self._shared.heard.is_set():  # to set it takes longer
+        if not self._shared.heard.is_set():  # To set an event takes longer than to look at it.
             self._shared.heard.set()
         if often and len(new) > 1 and any(held.suspect for held in new):
-            # It comes again alone: of the receives that bury a killer, only some are its company's too.
+            # The next receives take 1 message each. Without that, each time that the suspect kills its process would
+            # cost all messages that came with it a receive, too.
             for held in new:
                 self._shared.attempts.remember(held)
                 self._settling.give_back_delivery(held.delivery)
@@ -74,7 +75,7 @@ class Incoming:
         leases, recall = shared.leases, shared.attempts.recall
         linger, long_linger = self._linger, LINGERS_OF_ACK * self._linger
         new: list[Held] = []
-        blocked: set[str] = set()  # groups whose first message was given back: the rest would overtake it
+        blocked: set[str] = set()  # Groups of a message that was given back: the rest would overtake it.
         for delivery in received.deliveries:
             if blocked and delivery.group in blocked:
                 self._settling.give_back_delivery(delivery)
@@ -90,7 +91,7 @@ class Incoming:
         return new
 
     def _read(self, delivery: Delivery, level: int) -> Message | None:
-        """Return a delivery's message; one that cannot be read goes through its lane to the dead letters."""
+        """Return the message of a delivery; if its format is newer than ours, give it back and return None."""
         try:
             return decode(delivery, level)
         except NewerFormatError as error:
@@ -102,8 +103,9 @@ class Incoming:
             self._settling.give_back_delivery(delivery, delay)
             return None
         except DecodingError:
+            # It becomes a dead letter when its turn comes in its lane, not before the messages ahead of it.
             return foreign(delivery, raw=delivery.body, level=level)
 
     def _is_suspicious(self, delivery: Delivery) -> bool:
-        """Say whether a message was received so often, by others or before, that it may kill its process."""
+        """Say whether a message may kill its process: it was received often, not counting what this run gave back."""
         return delivery.receives - self._shared.attempts.of(delivery).given_back > MOST_INNOCENT_RECEIVES

@@ -1,4 +1,4 @@
-"""Leases: one table of what this run holds at the broker, and until when."""
+"""Leases: one table of the messages that this run holds, with the end of each lease."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from sqspipes.calls.held import Held
 from sqspipes.messages.message import Delivery
 from sqspipes.support.clocks import LeaseClock
 
-#: Seconds for which a message that was handed on, but whose acknowledgement came too late, is remembered:
-#: after that its second hand-off would not be recognised by the queue either.
+#: Seconds for which a message is remembered if its outputs are safe but its acknowledgement came too late. The next
+#: queue knows the ids of the outputs for no longer either: after that it would store outputs of a second call, too.
 REMEMBERED_SECONDS = 300.0
 
-#: Seconds of an extend that is worth asking for: brokers count in whole ones. None would give the message back.
+#: The shortest extend in seconds: brokers count in whole seconds, and 0 seconds would give the message back.
 SHORTEST_EXTEND = 1.0
 
-#: Times of leases that have ended, or were prolonged meanwhile, which may wait to be passed over.
+#: A time in the heap is stale when its lease was dropped or extended. Stale times are passed over when they are due;
+#: the heap is made anew when it has more keys than this number and twice the number of held messages together.
 MOST_STALE = 1_000
 
 
 class Leases:
-    """What is held, keyed by queue and broker's message id, so that a redelivery is never a second call.
+    """The messages that are held, by queue and broker's message id: so a redelivered message is never called twice.
 
-    ``longest`` is the broker's longest lease, ``tick`` is told when each lease is to be extended.
+    ``longest`` is the broker's longest lease in seconds. ``tick`` is called with the time at which a lease is to be
+    extended, on the lease clock.
     """
 
     def __init__(self, clock: LeaseClock, longest: float, tick: Callable[[float], None]) -> None:
@@ -36,15 +38,15 @@ class Leases:
         self._handed_on: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._due: list[
             tuple[float, int, list[tuple[str, str]]]
-        ] = []  # times, and what is to be extended then
-        self._keys = 0  # in there
+        ] = []  # A heap: times, and the keys of the messages to extend then.
+        self._keys = 0  # How many keys the heap has.
         self._serial = itertools.count()
 
     def __len__(self) -> int:
         return len(self._held)
 
     def renew(self, delivery: Delivery, received: float, lease: float) -> bool:
-        """Say whether a delivery is of something held here; if so, its receipt replaces the old one."""
+        """Say whether the message of a delivery is held here; if so, take the new receipt and the new lease."""
         held = self._held.get((delivery.queue, delivery.id))
         if held is None:
             return False
@@ -54,31 +56,31 @@ class Leases:
         return True
 
     def was_handed_on(self, delivery: Delivery) -> bool:
-        """Say whether a delivery is of something that has been handed on here, and only wants acknowledging."""
+        """Say whether the outputs of a delivery's message are safe already, so that it is only to be acknowledged."""
         if not self._handed_on:
             return False
         until = self._handed_on.get((delivery.queue, delivery.id))
         return until is not None and until > self.clock.now()
 
     def hold(self, helds: Sequence[Held]) -> None:
-        """Begin to keep messages of one receive invisible."""
+        """Begin to keep up the leases of the messages of one receive."""
         if not helds:
             return
         self._held.update([(held.key, held) for held in helds])
-        # They came together, so they have one time.
+        # Messages of one receive have the same lease, so one time in the heap is enough.
         self._push(helds[0].extend_at, [held.key for held in helds])
         self._tick(helds[0].extend_at)
 
     def drop(self, *helds: Held) -> None:
-        """Stop to keep messages: they were acknowledged, given back or lost."""
+        """Stop keeping up the leases of messages: they were acknowledged, given back or given up."""
         for held in helds:
             if self._held.get(held.key) is held:
                 del self._held[held.key]
 
     def remember(self, held: Held, receipt: str) -> bool:
-        """Stop to keep a message that was handed on but could not be acknowledged; know it when it returns.
+        """Stop keeping up the lease of a message that could not be acknowledged, and remember the message.
 
-        False if it has returned already: it has a newer receipt than this one.
+        Return False, and do nothing, if the message has a newer receipt than ``receipt``: it has come back already.
         """
         now = self.clock.now()
         if held.receipt != receipt:
@@ -90,35 +92,39 @@ class Leases:
         return True
 
     def forget(self, delivery: Delivery) -> None:
-        """Forget what was handed on, as it is acknowledged now."""
+        """Forget a remembered message: it is acknowledged now."""
         self._handed_on.pop((delivery.queue, delivery.id), None)
 
     def rest(self) -> list[Held]:
-        """Return all that is held."""
+        """Return all messages that are held."""
         return list(self._held.values())
 
     def alive(self, held: Held, now: float | None = None) -> bool:
-        """Say whether a message is still invisible to others, as far as this process can know."""
+        """Say whether the lease of a message still lasts, as far as this process can know."""
         return not held.lost and held.expires > (self.clock.now() if now is None else now)
 
     def due(self) -> tuple[list[Held], float | None]:
-        """Return the leases to extend now, and when the next one is due."""
+        """Return the messages whose leases are to be extended now, and when the next lease is due, or None."""
         now = self.clock.now()
         found: list[Held] = []
         while self._due and self._due[0][0] <= now:
             at, _, keys = heapq.heappop(self._due)
             self._keys -= len(keys)
+            # A message that is not held any more, or whose lease was extended meanwhile, is passed over.
             together = [self._held[key] for key in keys if key in self._held]
             found += [held for held in together if held.extend_at == at]
         return found, self._due[0][0] if self._due else None
 
     def wanted(self, held: Held) -> float:
-        """Return the seconds to extend a lease by: none past the broker's longest."""
+        """Return the seconds that a lease is to last from now: not beyond the end of the broker's longest lease.
+
+        The broker's longest lease counts from the receive, with all extensions. When it is over, this is negative.
+        """
         left = self._longest - (self.clock.now() - held.received)
         return min(held.lease, left)
 
     def extended(self, held: Held, asked_at: float, seconds: float) -> None:
-        """Note that the broker extended a lease when asked at ``asked_at``."""
+        """Note that the broker has extended a lease, counted from ``asked_at``, when the request was made."""
         if self._held.get(held.key) is held:
             self._prolong(held, asked_at, seconds)
 

@@ -1,4 +1,4 @@
-"""Outcomes: what follows from calls that have ended: an acknowledgement, another attempt, a dead letter, a stop."""
+"""Outcomes: what follows from a call that has ended: acknowledgement, another attempt, a dead letter, or a stop."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from sqspipes.support import event_log, lines
 
 logger = lines.logger(__name__)
 
-#: Receives of a message up to which it may be given back for its backoff: half of those after which the broker
-#: buries it are left for processes that end.
+#: A message that was received more often than this is not given back for its backoff. After ``MAX_RECEIVES`` receives
+#: the broker moves a message to the dead letters: half of them are left for processes that end.
 MOST_RECEIVES_TO_GIVE_BACK = MAX_RECEIVES // 2
 
 
 class Outcomes:
     """Decides what becomes of the messages of one task.
 
-    ``is_abandoned``: the run has given up the calls that still run.
+    ``is_abandoned``: the run has given up the calls that still run, so calls that end are only counted.
     """
 
     def __init__(self, state: TaskState, shared: EngineShared, limits: Limits) -> None:
@@ -43,7 +43,7 @@ class Outcomes:
         self.is_abandoned = False
 
     def end(self, ended: Sequence[EndedCall]) -> None:
-        """Count calls that are over, send what they made, and decide what becomes of their messages."""
+        """Count calls that have ended, send their last outputs, and decide what becomes of their messages."""
         finished: list[Held] = []
         results: list[Parcel] = []
         failed: list[tuple[Call, Sequence[Outcome]]] = []
@@ -72,7 +72,7 @@ class Outcomes:
                 self._settling.send(results)
             for call, outcomes in failed:
                 self._end_all(list(zip(call.messages, outcomes, strict=True)))
-        finally:  # what is done stays done
+        finally:  # An error in another call must not take back what is done.
             self.finish(finished)
 
     def _tell_done(self, call: Call, seconds: Sequence[float]) -> None:
@@ -80,7 +80,7 @@ class Outcomes:
             self._shared.listeners.tell(Called(*self._names(held), held.failures + 1, took))
 
     def _names(self, held: Held) -> tuple[str, str, str, str | None]:
-        """Return what each event of a message begins with."""
+        """Return the first four fields of each event of a message."""
         return self._task.domain, self._task.name, held.message.id, held.message.group
 
     def _count(self, outcome: Outcome, seconds: float) -> None:
@@ -92,7 +92,10 @@ class Outcomes:
             self._state.counts.failed += 1
 
     def _end_all(self, ended: Sequence[tuple[Held, Outcome]]) -> None:
-        """End what was called together; what is behind one of its group that will be called again waits for it."""
+        """Decide what becomes of the messages of one call.
+
+        If a message will be called again, the messages behind it in its group stay in the lane and wait for it.
+        """
         goes_on: list[tuple[Held, Outcome]] = []
         waited_for: set[tuple[str, str]] = set()
         for held, outcome in ended:
@@ -104,7 +107,7 @@ class Outcomes:
             if outcome.ending in (Ending.BEHIND, Ending.RETRY, Ending.RAISE):
                 waited_for.add(lane)
         for held, outcome in goes_on:
-            if outcome.ending is Ending.BEHIND:  # what it was behind is a dead letter
+            if outcome.ending is Ending.BEHIND:  # The message that it was behind is a dead letter now.
                 _renew(held, failed=False)
                 self._park(held, self._shared.leases.clock.now())
             else:
@@ -131,7 +134,7 @@ class Outcomes:
         self._park(held, self._shared.leases.clock.now() + outcome.delay)
 
     def _end_run(self, held: Held, outcome: Outcome) -> None:
-        """Stop the run by a task's error; the message goes back."""
+        """Stop the run because of a task's error, and give the message back."""
         logger.error("%s %s failed, the run ends: %s", self._task.name, held.message.id, outcome.said)
         logger.debug("%s %s failed", self._task.name, held.message.id, exc_info=outcome.shown)
         self._shared.raised(outcome.error or RuntimeError("failed"))
@@ -139,7 +142,10 @@ class Outcomes:
         self._park(held, self._shared.leases.clock.now())
 
     def _park(self, held: Held, due: float) -> None:
-        """Keep a message, and what is behind it, for a call when it is due."""
+        """Park a message until ``due``, on the lease clock; give it back instead if its lease is lost, or at a stop.
+
+        The messages behind it in its lane wait with it, or are given back with it.
+        """
         self._lanes.park(held, due)
         if not self._shared.leases.alive(held):
             self.drop_lost(held)
@@ -150,10 +156,10 @@ class Outcomes:
         self._shared.notify_at(due)
 
     def _keep_few_parked(self, held: Held, due: float) -> None:
-        """Have a parked message wait at the broker if too many do here.
+        """Give a parked message back for its backoff if too many messages are parked, or wait behind others.
 
-        Each time that costs one of the receives after which the broker takes a message for one that kills its
-        process, so it is not done too often.
+        Each time costs a receive, and after ``MAX_RECEIVES`` of them the broker moves a message to the dead letters.
+        So a message stays parked if it, or one behind it, has had many receives.
         """
         now, behind = self._shared.leases.clock.now(), self._lanes.behind(held, MOST_BEHIND)
         many_behind = bool(behind) and self._lanes.waiting > MOST_BEHIND // 2
@@ -165,7 +171,7 @@ class Outcomes:
                 self._tell_of_parked("none is taken in until some were called")
             return
         left = self._limits.longest_lease - (now - held.received)
-        for one in reversed(self._lanes.drop(held)):  # what waits behind it goes first
+        for one in reversed(self._lanes.drop(held)):  # The messages behind it are given back before it.
             self._shared.attempts.remember(one)
             self._settling.give_back(one, max(0.0, min(due - now, left)) if one is held else 0.0)
 
@@ -178,7 +184,7 @@ class Outcomes:
             )  # fmt: skip
 
     def finish(self, helds: Sequence[Held]) -> None:
-        """Let lanes go on and have their messages acknowledged when the outputs are safe."""
+        """Let lanes go on to their next messages, and acknowledge these messages when their outputs are safe."""
         for held in helds:
             self._lanes.finish(held)
         self._state.settling += len(helds)
@@ -191,6 +197,8 @@ class Outcomes:
         self.finish([held])
 
     def bury_unreadable(self, held: Held) -> None:
+        """Make a dead letter of a message whose body cannot be read."""
+        # ``decode`` raises nothing for a body of our format with ``raw`` in place of ``value``: this error is for it.
         error = DecodingError("the body holds a raw text in place of a value")
         try:
             decode(held.delivery)
@@ -206,19 +214,19 @@ class Outcomes:
         entry = letter_entry(self._task, held, death, self._shared.message_bytes(self._task.dead_queue))
 
         def arrived() -> None:
-            self._state.counts.dead += 1
+            self._state.counts.dead += 1  # Only now: the letter is stored.
             self._settling.safe([held])
 
         self._settling.send([Parcel(held, self._task.dead_queue, entry, arrived)])
 
     def refused(self, held: Held) -> None:
-        """Bury a message one of whose outputs its queue will never take."""
+        """Make a dead letter of a message if the next queue will never take one of its outputs."""
         reason, held.refused = held.refused, None
         if held.buried:
             logger.error("%s %s: its dead letter was refused: %s", self._task.name, held.message.id, reason)
             self._settling.give_back(held, held.lease)
             return
-        if self._shared.has_sent_all:  # a stop had no time for it any more
+        if self._shared.has_sent_all:  # The stop waits for no more sends, so not for a letter either.
             self._settling.give_back(held)
             return
         held.done = False
@@ -229,16 +237,17 @@ class Outcomes:
         self._settling.finish([held])
 
     def drop_lost(self, held: Held) -> None:
-        """Leave a lost message that does not run to the broker, with what waits behind it."""
+        """Give back a message whose lease is lost and that does not run, with the messages behind it in its lane."""
         self.give_back(self._lanes.drop(held))
 
     def give_back(self, helds: Sequence[Held]) -> None:
+        """Give back messages that are no longer in a lane, at once."""
         for held in helds:
             self._settling.give_back(held)
 
 
 def _renew(held: Held, *, failed: bool) -> None:
-    """Make a message ready for another call."""
+    """Make a message ready for another call: its value is read anew, as the call may have changed it."""
     held.failures += failed
     held.message, held.refused = as_received(held), None
     if held.handed_on is not None:

@@ -1,4 +1,4 @@
-"""Settling: a message is acknowledged when its call is over and all that it emitted is safe."""
+"""Settling: a message is acknowledged when its call is over and all outputs of the call are safe."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from sqspipes.support import event_log, lines
 logger = lines.logger(__name__)
 
 
-#: The answer for a lease that the broker extends no further.
+#: Our own answer to an extend for which nothing of the broker's longest lease is left.
 OVER = Answer(Kind.GONE, "the broker's longest lease is over")
 
-#: What a request settled: each payload with its answer.
+#: The payloads of an answered request, each with its answer.
 Pairs: TypeAlias = list[tuple[Any, Answer]]
 
 #: The kinds of requests, in the order in which a stop waits for them.
@@ -32,9 +32,9 @@ SENDS, ACKS, EXTENDS, CLEARS, RELEASES = "send", "ack", "extend", "clear", "rele
 
 
 class Settling:
-    """Sends, acknowledges, extends and gives back, in full requests, for all tasks of one run.
+    """Sends, acknowledges, extends and gives back for all tasks of one run, in requests that are as full as possible.
 
-    ``effects`` holds what the hub of the run is to apply at the end of the turn.
+    ``effects`` are applied by the hub of the run at the end of the turn.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Settling:
     # What calls made
 
     def send(self, parcels: Iterable[Parcel]) -> None:
-        """Pass outputs on, in order."""
+        """Send outputs to their queues, in order."""
         if self.is_closed:
             return
         now = self._loop.now()
@@ -73,12 +73,12 @@ class Settling:
             self._batcher(SENDS, queue).add(items)
 
     def expect(self, origin: Origin) -> None:
-        """Count one more output that is not safe yet."""
+        """Count an output that is not safe yet and goes to no queue."""
         origin.unsafe += 1
         self._unsafe += 1
 
     def safe(self, origins: Iterable[Origin]) -> None:
-        """Count outputs as safe; the last one of a message whose call is over has it acknowledged."""
+        """Count one output of each origin as safe; acknowledge messages whose calls and outputs are all done."""
         done: list[Held] = []
         for origin in origins:
             origin.unsafe -= 1
@@ -92,14 +92,17 @@ class Settling:
             self._acknowledge(done)
 
     def flush(self, origin: Origin, tell: Callable[[bool], None]) -> None:
-        """Have it told when all is safe that was emitted so far: True, or False if it never will be."""
+        """Call ``tell`` once every output of an origin is safe: with True, or with False if that will never be.
+
+        An output that its queue has refused does not make it False: ``origin.refused`` is the reason then.
+        """
         if self.is_closed or origin.forgotten or not origin.unsafe:
             tell(not (self.is_closed or origin.forgotten))
         else:
             self._flushes.setdefault(origin, []).append(tell)
 
     def forget(self, origin: Origin) -> None:
-        """Note that an output will never be safe: its message is given back at the end."""
+        """Note that an output will never be safe: its message stays held, and a stop gives it back."""
         origin.forgotten = True
         self._end_flushes(origin, is_safe=False)
 
@@ -109,13 +112,13 @@ class Settling:
 
     @property
     def all_is_safe(self) -> bool:
-        """Whether all that was emitted is safe."""
+        """Whether all outputs of the run are safe."""
         return self._unsafe == 0
 
     # What becomes of messages
 
     def finish(self, helds: Iterable[Held]) -> None:
-        """Acknowledge messages, each one once all it emitted is safe."""
+        """Note that the calls of messages are over; acknowledge each message once all its outputs are safe."""
         finished: list[Held] = []
         for held in helds:
             held.done = True
@@ -125,54 +128,54 @@ class Settling:
             self._acknowledge(finished)
 
     def give_back(self, held: Held, delay: float = 0.0) -> None:
-        """Let the broker hand a message out again, now or after ``delay`` seconds."""
+        """Give a held message back: the broker hands it out again, now or after ``delay`` seconds."""
         self._leases.drop(held)
         held.state = State.OVER
         self.give_back_delivery(held.delivery._replace(receipt=held.receipt), delay)
         self.effects.append(Settled([held]))
 
     def give_back_delivery(self, delivery: Delivery, delay: float = 0.0) -> None:
-        """Give back what was never held."""
+        """Give back a delivery that is not held, now or after ``delay`` seconds."""
         self._batcher(RELEASES, delivery.queue).add([Item((delivery.receipt, delay), 0.0)])
 
     def acknowledge_delivery(self, delivery: Delivery) -> None:
-        """Acknowledge what was handed on before."""
+        """Acknowledge a message that has come back although its outputs are safe already."""
         self._batcher(CLEARS, delivery.queue).add([Item(delivery, 0.0)])
 
     def extend_due(self) -> float | None:
-        """Extend the leases that are due; return when the next one will be, on the lease clock."""
+        """Extend the leases that are due; return when the next lease is due, on the lease clock, or None."""
         helds, next_due = self._leases.due()
         for held in helds:
             if self._leases.wanted(held) >= SHORTEST_EXTEND:
                 self._batcher(EXTENDS, held.delivery.queue).add([Item(held, 0.0)])
-            else:  # the broker's longest lease is over
+            else:  # Nothing is left of the broker's longest lease.
                 self.effects.append(Lost(held))
         return next_due
 
     # Stopping
 
     def hasten(self) -> None:
-        """Let nothing linger that waits for others now."""
+        """Let no entry that waits now linger any longer."""
         for batcher in self._batchers.values():
             batcher.hasten()
 
     def hurry(self) -> None:
-        """Let nothing linger or rest any more."""
+        """Let no entry linger from now on, and ask again at once for the entries that rest after a failure."""
         self._is_hurried = True
         for batcher in tuple(self._batchers.values()):
             batcher.hurry()
 
     def pending(self, *kinds: str) -> bool:
-        """Say whether something of these kinds has no final answer."""
+        """Say whether an entry of these kinds may still get its final answer."""
         return any(batcher.is_pending for (kind, _), batcher in self._batchers.items() if kind in kinds)
 
     def give_back_the_rest(self) -> None:
-        """Give back all that is held."""
+        """Give back every message that is still held."""
         for held in self._leases.rest():
             self.give_back(held)
 
     def close(self) -> None:
-        """End the flushes that wait; nothing is sent or acknowledged any more."""
+        """End the flushes that wait. After that, ``send`` sends nothing and ``safe`` acknowledges nothing."""
         self.is_closed = True
         for origin in tuple(self._flushes):
             self._end_flushes(origin, is_safe=False)
@@ -185,7 +188,7 @@ class Settling:
             batcher = self._batchers[kind, queue] = Batcher(
                 self._job(kind, queue), self._requests, self._limits
             )
-            if self._is_hurried:
+            if self._is_hurried:  # A stop may be the first to ask for this kind.
                 batcher.hurry()
         return batcher
 
@@ -199,7 +202,7 @@ class Settling:
             case "clear":
                 return Job(name, lambda ds: Ack(queue, [d.receipt for d in ds]), self._cleared)
             case "release":
-                # A lease that is gone is given back already: whatever the answer is, nothing follows.
+                # Nothing follows from the answer: a message whose lease is gone is back in its queue anyway.
                 return Job(name, lambda pairs: Extend(queue, pairs), lambda pairs: None)
             case _:
                 return Job(name, partial(self._extend, queue), self._extended, self._unfit_to_extend)
@@ -210,15 +213,18 @@ class Settling:
             if parcel.freed is not None:
                 parcel.freed()
             if answer.kind is not Kind.OK:
+                # It is counted as safe below all the same: else its message would never get to ``_acknowledge``,
+                # which makes a ``Refused`` effect of it.
                 parcel.origin.refused = answer.reason
                 if not isinstance(parcel.origin, Held):
                     raise RuntimeError(f"an output of a source was refused by its queue: {answer.reason}")
             elif parcel.output is not None and isinstance(parcel.origin, Held) and not parcel.origin.done:
+                # The next attempt, if there is one, does not send this output again.
                 parcel.origin.note_safe(parcel.output)
             if parcel.event is not None and answer.kind is Kind.OK:
                 self._tell(parcel.event)
             if parcel.arrived is not None and answer.kind is Kind.OK:
-                parcel.arrived()
+                parcel.arrived()  # Has the output counted as safe: at once, or when a reader is done with it.
             else:
                 safe.append(parcel.origin)
         self.safe(safe)
@@ -239,6 +245,7 @@ class Settling:
         for held, answer in pairs:
             if answer.kind is not Kind.OK:
                 if not self._leases.remember(held, held.asked):
+                    # The message has come back meanwhile: its newer receipt can acknowledge it.
                     self._acknowledge([held])
                     continue
                 logger.warning(
@@ -263,6 +270,7 @@ class Settling:
         asked_at = self._leases.clock.now()
         leases = []
         for held in helds:
+            # A request that is repeated may be late: 0 seconds would give the message back.
             seconds = max(SHORTEST_EXTEND, self._leases.wanted(held))
             held.extending, held.extend_asked = held.receipt, (asked_at, seconds)
             leases.append((held.receipt, seconds))
@@ -270,7 +278,7 @@ class Settling:
 
     def _extended(self, pairs: Pairs) -> None:
         for held, answer in pairs:
-            # One that is settling may be acknowledged already; a newer receipt came with a lease of its own.
+            # No lease is lost if the message may be acknowledged by now, or has come back with a newer receipt.
             is_settling = held.state in (State.SETTLING, State.OVER)
             if answer.kind is Kind.OK:
                 self._leases.extended(held, *held.extend_asked)
@@ -279,7 +287,7 @@ class Settling:
 
 
 def _receipts(helds: Sequence[Held]) -> list[str]:
-    """Note the receipts that are asked with: a redelivery may bring a newer one meanwhile."""
+    """Return the receipts of messages, and note them: a redelivery may bring newer ones before the answer."""
     for held in helds:
         held.asked = held.receipt
     return [held.asked for held in helds]
