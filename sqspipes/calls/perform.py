@@ -215,12 +215,16 @@ def passed_on(extra: Mapping[str, Any], here: Task, there: Task) -> Mapping[str,
     """Return the unknown keys that travel on with an output.
 
     ``hops`` among them counts how often outputs were sent back, to their own task or an earlier one. Above
-    ``MOST_HOPS`` raise ``HopLimitError``.
+    ``MOST_HOPS``, and where ``hops`` is no number, raise ``HopLimitError``.
     """
     if there.index > here.index:
         return extra
     hops = extra.get("hops", 0)
-    if not isinstance(hops, int) or hops >= MOST_HOPS:
+    if not isinstance(hops, int):  # another program wrote it
+        raise HopLimitError(
+            f"result of {here.name}: sent back to {there.name} with hops {hops!r:.80}, no count"
+        )
+    if hops >= MOST_HOPS:
         raise HopLimitError(f"result of {here.name}: sent back to {there.name} for the {hops + 1:,}th time")
     return {**extra, "hops": hops + 1}
 

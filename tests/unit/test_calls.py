@@ -17,7 +17,7 @@ from sqspipes.calls.entries import letter_entry
 from sqspipes.calls.held import Held, Origin
 from sqspipes.calls.outcome import DONE, Abandoned, Call, Emission, Ending, Outcome
 from sqspipes.defaults import FIRST_BACKOFF, LETTER_BYTES, LONGEST_NAME
-from sqspipes.errors import DecodingError, EncodingError, OptionError
+from sqspipes.errors import DecodingError, EncodingError, HopLimitError, OptionError
 from sqspipes.messages.body import decode, encode, foreign
 from sqspipes.messages.ids import result_id
 from sqspipes.messages.message import Death, Message
@@ -463,3 +463,10 @@ def test_letter_carries_the_identity_of_its_message() -> None:
     held = held_of(body=encode(Message("x", 1, group="g")), id="stored")
     letter = json.loads(letter_entry(plan_of(work).task, held, death_of(ValueError()), 10**6).body)
     assert letter["dead"]["origin"] == "stored"
+
+
+@pytest.mark.parametrize("hops", ["3", None, [1], 1.5])
+def test_output_sent_back_with_hops_of_another_kind_is_a_dead_letter_at_once(hops: Any) -> None:
+    task = plan_of(print).task
+    with pytest.raises(HopLimitError, match=r"sent back to .* with hops .*, no count"):
+        perform.passed_on({"hops": hops}, task, task)
