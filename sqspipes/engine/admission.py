@@ -1,4 +1,7 @@
-"""Admission: what one task receives. As much as there is room for, higher levels first, one poll per idle queue."""
+"""Admission: decides what one task receives.
+
+A task receives no more messages than it has room for. Higher levels come first. An idle queue has one open poll.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,23 @@ from sqspipes.messages.message import Delivery
 from sqspipes.support import clocks
 from sqspipes.support.clocks import LeaseClock
 
-#: Messages of an answer after which a queue of groups is asked again without a poll.
+#: An answer is grouped if it has at least so many messages, and some of them were put with a group. The receive after
+#: a grouped answer asks at once, and does not poll.
 MANY_GROUPED = 3
 
-#: Seconds that a receive waits which is made beside another one of its queue: one that asked at once would come back
-#: with nothing whenever the others keep up.
+#: Seconds for which a receive waits if another receive of its queue is in flight. A receive that asked at once would
+#: find nothing whenever the other receives keep up with the queue.
 BESIDE_SECONDS = 1.0
 
-#: Seconds' worth of its share that a lower level asks for while higher ones fill the room.
+#: While higher levels fill the room, a lower level asks for its share of the calls of so many seconds.
 SECONDS_OF_SHARE = 5
 
 
 class Admission:
-    """Decides what to receive for one task. Whoever owns it gets the answers by ``take_answers``."""
+    """Decides what to receive for one task, and receives it.
+
+    Its owner is the task's hub, ``TaskRun``. The owner takes the answers by ``take_answers``.
+    """
 
     def __init__(
         self,
@@ -51,19 +58,20 @@ class Admission:
         self._limits = limits
         self._clock = clock
         self._linger = linger
-        self._appetite = task.workers * (task.batch or 1)
+        self._appetite = task.workers * (task.batch or 1)  # the messages that all calls together can take
         self.levels = [Level(number, task.queue(number), self._loop.now()) for number in levels]
-        self.wait = limits.longest_wait  #: seconds that a poll stays open
+        self.wait = limits.longest_wait  #: seconds for which a poll stays open
         self.is_paused = False
         self.is_stopped = False
-        self.is_pause_over = False  #: since the last invitation
-        self.unblocked = 0  #: messages put with a group that were acknowledged
+        self.is_pause_over = False  #: a pause has ended since the last ``invite``
+        self.unblocked = 0  #: the messages put with a group that were acknowledged so far
         self._answers: list[tuple[Received, OpenReceive]] = []
         self._timer: Timer | None = None
-        # The name of each receive: a random one each time would ask the system for it.
+        # The attempt id of each receive is made of these two. A new random id for each receive would cost a call of
+        # the operating system.
         self._name, self._attempts = uuid.uuid4().hex, itertools.count(1)
 
-    # What its owner tells and asks
+    # What the owner calls
 
     def take_answers(self) -> list[tuple[Received, OpenReceive]]:
         """Return the receives that were answered since the last call."""
@@ -71,12 +79,16 @@ class Admission:
         return answers
 
     def learn(self, answer: tuple[Received, OpenReceive], *, is_suspicious: bool, is_grouped: bool) -> None:
-        """Widen a queue whose answers are full, narrow one whose answers are short."""
+        """Learn from an answer how busy its queue is.
+
+        If the next answer would probably hold few messages, the queue has a pause.
+        """
         (level, deliveries, _), receive = answer
         got, now = len(deliveries), self._loop.now()
         is_to_wait = level.learn(
             got, receive.count, self._limits, now, suspicious=is_suspicious, grouped=is_grouped
         )
+        # Here ``level.grouped`` is still about the answer before this one.
         if is_to_wait:
             self._pause(level, now, receive.unblocked if is_grouped or level.grouped else None)
         level.grouped = is_grouped and got >= MANY_GROUPED
@@ -84,8 +96,9 @@ class Admission:
     def invite(self, used: int, *, is_shut: bool) -> None:
         """Begin the receives that there is room for, higher levels first.
 
-        ``used`` is the room that messages take which settle; ``is_shut``: what came in now could not run, and would
-        die with a suspect.
+        ``used`` is the room that settling messages take. ``is_shut``: a suspect shuts the gate, or is about to. Then
+        nothing is received: a message that came in now could not be called, and the suspect may kill this process
+        while the message is held.
         """
         self.is_pause_over = False
         if self.is_stopped or self.is_paused or is_shut:
@@ -101,13 +114,18 @@ class Admission:
                 count = self._allowed(level, place, used, asked)
                 if not count:
                     break
-                # A poll of a queue that was empty just now keeps no room from the others.
+                # The receive at place 0 keeps no room from other levels, unless the last answer was as large as its
+                # receive allowed: the receive may wait for long and bring nothing.
                 reserved = count if place or level.busy else 0
                 asked += reserved
                 self._receive(level, place, count, reserved)
 
     def stop(self) -> None:
-        """Begin no receive any more. One whose answer was lost is repeated once: what it held would stay hidden."""
+        """Begin no further receive.
+
+        A receive whose answer was lost is repeated once at most. Without the repetition the messages of that answer
+        would stay invisible until their leases end.
+        """
         self.is_stopped = True
         for receive in self._open():
             if receive.request is not None:
@@ -121,17 +139,21 @@ class Admission:
 
     @property
     def is_open(self) -> bool:
-        """Whether receives are under way; one that is overdue brings nothing any more."""
+        """Whether receives are under way. An overdue receive does not count, as nothing is expected from it."""
         return any(r.request is None or not r.request.is_silent for r in self._open())
 
     @property
     def has_polls(self) -> bool:
-        """Whether receives are under way that wait for messages, though none is to begin."""
+        """Whether the task is paused, but polls that began before are still open."""
         return self.is_paused and any(level.polls for level in self.levels)
 
     @property
     def floor(self) -> int:
-        """With ``strict``, the highest level that has not answered that it is empty: nothing below is to begin."""
+        """The lowest level of which calls may begin.
+
+        For a strict task that is the highest level whose queue has not answered that it is empty, for other tasks 0.
+        """
+        # A paused task receives nothing, so no queue would answer that it is empty. What is held is called meanwhile.
         if not self._task.strict or self.is_paused:
             return 0
         return self._floor()
@@ -151,8 +173,8 @@ class Admission:
 
         def make(tries: int) -> Receive:
             level.last_poll = clocks.monotonic()
-            # The first repetition may have what a cut poll at the server still takes. Later ones are to find out
-            # whether the broker is there again.
+            # The first repetition waits as the first try did: it may get what the server still takes for the poll
+            # that was cut off. Later repetitions ask at once: they are to find out whether the broker is there again.
             waits = 0.0 if self.is_stopped or tries > 1 else wait
             return Receive(level.queue, count, waits, self._task.lease, attempt)
 
@@ -170,24 +192,27 @@ class Admission:
         level.empty = not deliveries
         ended = self._clock.now()
         repeated = receive.request is not None and receive.request.tries > 0
-        # Nobody knows when the broker gave an answer that was overdue.
+        # The broker may have begun the leases of a repeated or late answer at any time since the first try. If the
+        # leases are counted from the first try, none of them ends earlier than this process believes.
         is_late = repeated or ended - receive.first > self._limits.longest_answer
         received = receive.first if is_late else ended
         self._answers.append((Received(level, deliveries, received), receive))
 
     def _seconds_to_wait(self, level: Level, place: int) -> float:
         keeps_out = self._keeps_lower_out(level)
-        # A level that keeps lower ones waiting does not wait itself: an empty answer lets them go on. Nor does the
-        # receive after many messages with groups: what is left may all be behind what is held here.
+        # A receive asks at once in two cases. After a grouped answer, all that is left in the queue may be behind
+        # messages that are held here. Where a strict level keeps something of lower levels waiting, an empty answer
+        # lets the lower levels go on.
         if level.grouped or (keeps_out and (self._one_at_a_time(level) or self._lower_waits(level))):
             return 0.0
         return min(self.wait, BESIDE_SECONDS) if place or keeps_out else self.wait
 
     def _pause(self, level: Level, now: float, unblocked: int | None) -> None:
-        """Wait until the next receive is worth its cost: until it may be full, or there is more to be had.
+        """Let a queue rest until the next receive may bring a full answer.
 
-        A group that is held here gives nothing more until some of it is acknowledged; ``unblocked`` is how often that
-        had happened when the last receive began, None where no group is held.
+        ``unblocked`` is None where the queue's messages have no groups. Where they have, the broker hands out nothing
+        more of a group until the messages of the group that are held here are acknowledged. Then ``unblocked`` is
+        ``Admission.unblocked`` when the last receive began, and the pause ends early with an acknowledgement.
         """
         if unblocked is None:
             seconds = level.arrivals.pause(self._linger, self._limits.entries, now)
@@ -202,7 +227,7 @@ class Admission:
                 self._timer = self._loop.at(level.pause_until, self._end_pauses)
 
     def _end_pauses(self) -> None:
-        """Have the task invite again."""
+        """Have the owner call ``invite`` again, and set the timer for the next pause that ends."""
         self.is_pause_over = True
         due = min(
             (level.pause_until for level in self.levels if level.pause_until > self._loop.now()), default=None
@@ -217,9 +242,9 @@ class Admission:
     # How much
 
     def _allowed(self, level: Level, place: int, used: int, asked: int) -> int:
-        """Return how many messages there is room for, beside those of this level and of higher ones.
+        """Return how many messages a receive of a level may ask for, 0 if no receive may begin.
 
-        What is held of lower ones takes no room from it.
+        Messages that are held of this level and of higher levels take room. Messages of lower levels take none.
         """
         if place >= self._width(level):
             return 0
@@ -229,22 +254,25 @@ class Admission:
             or sum([of.parked for of in held]) >= 2 * MOST_PARKED
         ):
             return 0
+        # The last calls all failed. One message at a time shows whether calls succeed again.
         if self._pace.probing:
             return 1 if used == 0 and not level.open else 0
-        # A process's first receive of a queue, and those while it holds a suspect and after it, take a single
-        # message: one that kills its process then takes no neighbour with it.
+        # Three kinds of receives ask for a single message: those until the first message of a queue has come, those
+        # while a suspect of the queue is held, and some after a suspect. If the message kills the process, then no
+        # other message was received together with it.
         if self._one_at_a_time(level):
             room = 0 if level.open else self._pace.capacity - used
             return min(1, max(0, room) or self._share(level))
         most, room = self._limits.entries, self._pace.capacity - used - asked
         if room < most and sum([of.ready for of in held]) >= self._appetite:
-            room = 0  # there is work enough: a fuller request will do
+            room = 0  # as many messages are ready as calls can take, so a later and fuller request will do
         return min(most, max(0, room) or self._share(level))
 
     def _share(self, level: Level) -> int:
-        """Return how many messages a lower level may ask for though higher ones fill the room.
+        """Return how many messages a lower level may ask for though higher levels fill the room.
 
-        It has its part of the calls, so that much must be at hand before the next receive has ended.
+        A lower level has a share of the calls. The messages for these calls have to be here before the next receive
+        of the level has ended.
         """
         lower = len(self.levels) - 1
         if self._task.strict or level is self.levels[-1] or level.open:
@@ -254,26 +282,31 @@ class Admission:
         return 0 if has_enough else max(1, SECONDS_OF_SHARE * a_second)
 
     def _width(self, level: Level) -> int:
-        """Return how many receives may be in flight: beside polls one more, for lower levels that wait."""
+        """Return how many receives of a level may be in flight.
+
+        While a strict level keeps lower levels waiting, one more receive may begin beside its polls. That receive
+        asks at once.
+        """
         if not self._keeps_lower_out(level) or not level.open:
             return level.width
         if len(level.open) - level.polls >= level.width:
-            return 0  # its answer may be that the queue is empty, while another one's is not taken in yet
+            # A further receive might be answered that the queue is empty while another answer is not taken in yet.
+            return 0
         asks = level.polls == len(level.open) and self._lower_waits(level)
         return max(level.width, len(level.open) + 1) if asks else level.width
 
     def _one_at_a_time(self, level: Level) -> bool:
-        """Say whether receives of a queue may not overlap, as one of its messages may kill its process."""
+        """Say whether only one receive of a queue may be in flight, as one of its messages may kill this process."""
         return bool(level.singly or self._suspects.get(level.queue, 0))
 
     # Strict levels
 
     def _keeps_lower_out(self, level: Level) -> bool:
-        """Say whether nothing of lower levels may begin before this one has answered that it is empty."""
+        """Say whether lower levels have to wait until this level's queue has answered that it is empty."""
         return self._task.strict and not level.empty and level is not self.levels[0]
 
     def _lower_waits(self, level: Level) -> bool:
-        """Say whether there is something of a lower level to begin or to be asked for."""
+        """Say whether a lower level has a call or a receive to begin."""
         lower = [each for each in self.levels if each.number < level.number]
         return any(
             self._lanes.of[each.number].ready or (0 not in each.open and not self._is_pausing(each, 0))
@@ -281,7 +314,7 @@ class Admission:
         )
 
     def _is_kept_out(self, level: Level) -> bool:
-        """Say whether a higher level has to answer that it is empty before this one is asked."""
+        """Say whether a higher level's queue has to answer that it is empty before this level is received."""
         return self._task.strict and level.number < self._floor()
 
     def _floor(self) -> int:

@@ -1,4 +1,4 @@
-"""Control: reads the control word while a run goes on, and has the run obey."""
+"""Control: reads the control word during a run, and pauses, resumes or stops the run as the word says."""
 
 from __future__ import annotations
 
@@ -16,35 +16,42 @@ from sqspipes.support import lines
 
 logger = lines.logger(__name__)
 
-#: Seconds for which a run waits for the first look, so that a paused task takes nothing in.
+#: Seconds for which the start of a run waits for the first look: a task that is paused already shall receive nothing.
 FIRST_LOOK_SECONDS = 1.0
 
-#: By how much longer than the interval it may be to the next look after one that failed. SQS lets an account make
-#: five tagging requests a second.
+#: After a look that failed, the next look follows after 1 to so many intervals, at random. SQS lets an account make 5
+#: tagging requests a second, so many processes that look at the same moment are throttled.
 #: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-queues.html
 SPREAD = 1.25
 
-#: Seconds for which a stop waits for the thread: it ends at once, unless a request is under way.
+#: Seconds for which a stop waits for the thread. The thread ends at once, unless a request is under way.
 STOP_SECONDS = 0.1
 
 
 class Pausable(Protocol):
-    """What takes in work for a task: its receives, or a source."""
+    """A part of a run that can be paused: a task that receives, or a source."""
 
     @property
     def task(self) -> str:
         """The task's name."""
 
     def pause(self, paused: bool) -> bool:
-        """Take in nothing more, or go on; return whether that is a change."""
+        """Take in nothing more if ``paused``, else go on; return whether that is a change."""
 
 
 class Control:
-    """Looks when a run starts and then once an interval, in a thread of its own, as a request may take long.
+    """Looks at the control word when a run starts, and then once an interval.
 
-    The stop token that it sees first is an old one, unless the first look failed and the token is younger than the
-    run; ``stop`` is called when there is another one. A look that fails is no outage: it is repeated at the next
-    turn. ``heard`` is set once a task was paused: nobody waits for a put then.
+    The looks have a thread of their own, as a request may take long. A look that fails is no outage: the next look
+    follows after about an interval.
+
+    ``stop`` is called when a look finds another stop token than the look before. A stop token that is present when
+    the run starts is ignored. If the first look failed, nobody knows what was present at the start: then the first
+    token that is found counts if it was made after the start of the run.
+
+    ``heard`` is set when a task is paused, so that the log does not say that the run waits for a put. ``died`` is
+    told of an error that ends the thread. With ``drains`` the log of a pause says that the drain waits for what the
+    paused task has left.
     """
 
     def __init__(
@@ -72,21 +79,21 @@ class Control:
         self._token: str | None = None
         self._read = False  # a look has succeeded: the token is known
         self._missed = False  # a look has failed
-        self._began = 0.0
-        self._failures = 0
-        self._told = False  # the log says that it cannot be read
+        self._began = 0.0  # on the wall clock, as the times in stop tokens are
+        self._failures = 0  # looks in a row that failed
+        self._told = False  # the log says that the control word cannot be read
         self._looked = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"sqspipes control {domain}", daemon=True)
 
     def start(self) -> None:
-        """Begin to look; return once the first look has ended, or takes too long."""
+        """Begin to look; return when the first look has ended, after ``FIRST_LOOK_SECONDS`` at the latest."""
         self._began = time.time()
         self._thread.start()
         self._looked.wait(FIRST_LOOK_SECONDS)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Make no further look."""
         self._stopped.set()
         if self._thread.ident is not None:
             self._thread.join(STOP_SECONDS)
@@ -96,13 +103,13 @@ class Control:
             while not self._stopped.is_set():
                 self._look()
                 self._looked.set()
-                # Those that were throttled as they all looked at once shall not do so again.
+                # Processes that were throttled because they looked at the same moment shall not do so again.
                 spread = random.uniform(1.0, SPREAD) if self._failures else 1.0
                 self._stopped.wait(self._seconds * spread)
         except BaseException as error:
             self._died("control", error)
         finally:
-            self._looked.set()
+            self._looked.set()  # ``start`` waits no longer, even if the first look has ended the thread
 
     def _look(self) -> None:
         try:
@@ -110,7 +117,7 @@ class Control:
         except BrokerError as error:
             self._failed(error)
             return
-        if self._stopped.is_set():  # what is paused stays so: it is not to begin anything now
+        if self._stopped.is_set():  # the run stops: what is paused shall not be resumed any more
             return
         if self._told:
             logger.info("%s: the control word can be read again", self._domain)
@@ -128,7 +135,7 @@ class Control:
         self._token, self._read = found.stop, True
 
     def _is_new(self, token: str) -> bool:
-        """Say whether the first token that was read came after the start, though the first look failed."""
+        """Say whether the first token that was found was made after the start; False if no look has failed before."""
         return self._missed and control_word.is_later(token, self._began)
 
     def _say(self, task: str, *, paused: bool) -> None:
@@ -139,7 +146,10 @@ class Control:
             logger.info("%s is resumed", task)
 
     def _failed(self, error: BrokerError) -> None:
-        """Say it once: of what may pass when it failed twice, of what was refused at once."""
+        """Log a failure, as a WARNING once.
+
+        An error that may pass is a WARNING when the second look in a row has failed, any other error at once.
+        """
         if self._stopped.is_set():
             return
         self._missed = True

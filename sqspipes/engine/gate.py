@@ -1,4 +1,4 @@
-"""Gate: a message that may kill its process runs alone in it, unless that would hold up the others for long."""
+"""Gate: lets calls begin. A suspect runs alone in its process, unless that would keep other calls back for long."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from sqspipes.support import clocks, lines
 
 logger = lines.logger(__name__)
 
-#: Seconds for which new calls are kept back because of a suspect at most, and the part of a process's time.
+#: Suspects keep new calls back for so many seconds in a row at most, and in the long run for no more than this part
+#: of the time.
 MOST_KEPT_SECONDS, MOST_KEPT_PART = 5.0, 0.1
 
-#: Seconds of keeping back that the log mentions.
+#: When that time is up, the log names the suspects if new calls were kept back for at least so many seconds.
 WORTH_SAYING = 1.0
 
-#: What the log says when new calls are not kept back any more, and of what.
+#: What the log says then: of a suspect that waited for other calls to end, and of a suspect that ran alone.
 BESIDE = (
     "%s %s was received %d times, so it may be what ends its process: it waited %.1f s for %s %s to end, and runs "
     "beside it now"
@@ -30,14 +31,15 @@ Told = tuple[str, tuple[object, ...]]
 
 
 class Gate:
-    """Lets calls of one run begin: many innocent ones at once, or a single suspect.
+    """Lets calls of one run begin: many innocent calls at a time, or the call of a single suspect.
 
-    A suspect keeps new calls back while it waits for those under way, and while it runs. The seconds for which it
-    may do so are a credit: it is spent while calls are kept back, and grows by a tenth of the time in which none
-    are. When it is spent, the suspect begins beside the calls that still run, and new calls begin beside it.
+    A suspect keeps new calls back while it waits for the calls under way to end, and while it runs. The seconds for
+    which new calls may be kept back are the gate's credit. The credit is spent while calls are kept back. It grows by
+    a tenth of the time in which no calls are kept back, up to 5 seconds. When the credit is spent, the suspect begins
+    beside the calls that still run, and new calls begin beside the suspect.
 
-    ``opened`` is called when a call that was refused may be let in now, and when a suspect left.
-    ``tick`` is told when ``look`` is to be called.
+    ``opened`` is called when a call that was refused may begin now, and when a suspect that was alone has ended.
+    ``tick`` is told the time at which ``look`` is to be called. All times are those of ``clock``.
     """
 
     def __init__(
@@ -50,20 +52,21 @@ class Gate:
         self._clock = clock
         self._tick = tick
         self._inside: dict[Held, int] = {}  # how many calls of each message run, the oldest first
-        self._alone: Held | None = None
-        self._wanting: dict[Held, None] = {}  # suspects that wait for the calls under way
-        self._admitted: set[Held] = set()  # suspects that may begin beside others
-        self._refused = False
-        self._since: float | None = None  # when new calls began to be kept back
+        self._alone: Held | None = None  # the suspect that runs while new calls are kept back
+        self._wanting: dict[Held, None] = {}  # the suspects that wait for the calls under way to end
+        self._admitted: set[Held] = set()  # the suspects that may begin beside other calls
+        self._refused = False  # a call was refused, and no ``leave`` has called ``opened`` since
+        self._since: float | None = None  # since when new calls are kept back, None if none are
+        # The seconds of credit, and since when the credit has been growing.
         self._credit, self._credited = MOST_KEPT_SECONDS, clock()
 
     @property
     def shut(self) -> bool:
-        """Whether a suspect is inside or wants in, so that nobody else begins."""
+        """Whether new calls are kept back, because a suspect runs alone or waits to do so."""
         return self._since is not None
 
     def enter(self, held: Held) -> bool:
-        """Let a call begin, or say no: then ``opened`` tells when to ask again."""
+        """Let a call begin and return True, or return False. Then ``opened`` is called when to ask again."""
         if self._since is None and not held.suspect:  # nearly always
             self._inside[held] = self._inside.get(held, 0) + 1
             return True
@@ -78,7 +81,7 @@ class Gate:
             elif not allowed:
                 self._wanting[held] = None
                 self._keep_back()
-                told += self._expire()
+                told += self._expire()  # the credit may be spent already: then this suspect begins at once
                 allowed = held in self._admitted
             self._admitted.discard(held)
         else:
@@ -93,7 +96,7 @@ class Gate:
         return allowed
 
     def leave(self, *helds: Held) -> None:
-        """Note that calls are over."""
+        """Note that calls of messages have ended."""
         for held in helds:
             left = self._inside.pop(held, 1) - 1
             if left:
@@ -111,7 +114,7 @@ class Gate:
             self._opened()
 
     def forget(self, held: Held) -> None:
-        """Note that a message that was refused is not held any more."""
+        """Note that a message is not held any more; if it was a suspect that waited, others may go on."""
         self._admitted.discard(held)
         wanted = held in self._wanting
         self._wanting.pop(held, None)
@@ -121,7 +124,7 @@ class Gate:
             self._opened()
 
     def look(self) -> float | None:
-        """Let others go on when they were kept back for long enough; return when to look again."""
+        """Keep no calls back any more if the credit is spent; return when to look again, None if not."""
         was_shut = self.shut
         told = self._expire()
         opened = was_shut and not self.shut
@@ -139,14 +142,14 @@ class Gate:
             self._tick(now + self._credit)
 
     def _go_on(self) -> None:
-        """Keep nobody back any more if there is no reason left."""
+        """Keep no calls back any more if no suspect runs alone and none waits."""
         if self._since is not None and self._alone is None and not self._wanting:
             now = self._clock()
             self._credit = max(0.0, self._credit - (now - self._since))
             self._since, self._credited = None, now
 
     def _expire(self) -> list[Told]:
-        """Keep nobody back any more if the credit is spent; return what there is to say of it."""
+        """Keep no calls back any more if the credit is spent; return what the log is to say."""
         if self._since is None or self._clock() < self._since + self._credit:
             return []
         kept = self._clock() - self._since
@@ -165,13 +168,13 @@ class Gate:
 
 
 def say(told: list[Told]) -> None:
-    """Log what suspects did."""
+    """Log what the gate has to say of suspects, as WARNINGs."""
     for text, about in told:
         logger.warning(text, *about)
 
 
 def _shown(held: Held, *seconds: float) -> tuple[object, ...]:
-    """Return what the log shows of a message: its task and its id, and of a suspect how often it was received."""
+    """Return what the log shows of a message: its task and id; with ``seconds`` also its receives and these."""
     name = queue_names.parse(held.delivery.queue)
     shown = (held.delivery.queue if name is None else name.task, held.message.id)
     return (*shown, held.delivery.receives, *seconds) if seconds else shown

@@ -1,14 +1,15 @@
-"""Lanes: which held message runs next. A pure data structure of one task; its owner holds the lock.
+"""Lanes: which held message is called next. A pure data structure of one task; only the leader touches it.
 
-There is one lane per (queue, group), and one running call per lane, of its head or, in a batch, of its first
-messages. A lane is ready, running or parked:
+There is one lane for each queue and group. One call of a lane runs at a time: a call of its head or, in a batch, of
+its first messages. A lane is ready, running or parked:
 
-- ``add`` puts a message at the end of its lane,
-- ``peek`` and ``start`` take the head of the best ready lane: highest level, redelivered before new, oldest; but of
-  ten calls for which a lower level is ready too one is a lower level's,
-- ``follow`` takes the message behind one that runs into the same call,
-- ``finish`` moves the lane on after the head's last call, ``park`` keeps the head in place for a backoff,
-- ``drop`` takes a message and all behind it out, because its lease is lost.
+- ``add`` puts a message at the end of its lane.
+- ``peek`` returns the head of the best ready lane, ``start`` marks that head as running. The highest level comes
+  first. Within a level redelivered messages come before new ones, and then the message that has been ready for
+  longest. But of 10 calls that begin while a lower level is ready, 1 is a call of a lower level.
+- ``follow`` adds the message behind a running one to the same call.
+- ``finish`` takes the head out after its last call. ``park`` keeps the head in its lane until its backoff is over.
+- ``drop`` takes a message and all messages behind it out, because the lease is lost or they are given back.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ from collections import deque
 
 from sqspipes.calls.held import Held, Lane, State
 
-#: Calls of a higher level after which one of a lower level has its turn, if there is one.
+#: After so many calls in a row for which a ready lower level had to wait, the next call is one of a lower level.
 SHARE_OF_HIGHER = 9
 
 
 class LevelCounts:
-    """What is held of one level: lanes that are ready, running or parked, and messages behind a lane-mate."""
+    """What is held of one level.
+
+    ``ready``, ``running`` and ``parked`` count lanes. ``waiting`` counts messages behind others in their lanes.
+    """
 
     __slots__ = ("parked", "ready", "running", "waiting")
 
@@ -33,39 +37,41 @@ class LevelCounts:
 
     @property
     def active(self) -> int:
-        """Lanes that are ready or running: those that use room."""
+        """The lanes that use room: those that are ready or running."""
         return self.ready + self.running
 
 
 class Lanes:
-    """All lanes of one task. With ``strict`` no lower level has a turn before higher ones.
+    """All lanes of one task.
 
-    Nothing of a level below ``floor`` is to begin.
+    With ``strict`` no lower level is called while a higher level is ready. No call of a level below ``floor`` begins.
     """
 
     def __init__(self, levels: int, *, strict: bool = False) -> None:
         self._lanes: dict[tuple[str, str], Lane] = {}
-        # Per level, lowest first: the heads of ready lanes, redelivered ones and new ones.
+        # For each level, lowest first: the heads of ready lanes, the redelivered heads and the new ones.
         self._ready: list[tuple[deque[Held], deque[Held]]] = [(deque(), deque()) for _ in range(levels)]
+        # A heap: when each parked message is due. A message that was dropped stays in it, and is passed over later.
         self._parked: list[tuple[float, int, Held]] = []
+        # Messages cannot be compared, so these numbers order the messages that are due at the same time.
         self._serial = itertools.count()
         self.of = [LevelCounts() for _ in range(levels)]  #: by level
         self.floor = 0
         self._has_one_level = levels == 1
         self._strict = strict
         self._higher = 0  # calls in a row that began while a lower level was ready
-        self._last_lower = levels  # the lower level that had its share last
+        self._last_lower = levels  # the lower level that was called last before a ready higher one
 
     @property
     def ready(self) -> int:
-        """Lanes whose head may run."""
+        """Ready lanes of all levels."""
         if self._has_one_level:
             return self.of[0].ready
         return sum([counts.ready for counts in self.of])
 
     @property
     def startable(self) -> int:
-        """Lanes that are ready at a level of which something may begin."""
+        """Ready lanes of the levels from ``floor`` on: their calls may begin."""
         return sum([counts.ready for counts in self.of[self.floor :]])
 
     @property
@@ -80,12 +86,12 @@ class Lanes:
 
     @property
     def waiting(self) -> int:
-        """Messages behind a lane-mate."""
+        """Messages that wait behind others in their lanes."""
         return sum([counts.waiting for counts in self.of])
 
     @property
     def active(self) -> int:
-        """Lanes that are ready or running: those that use room."""
+        """The lanes that use room: those that are ready or running."""
         return sum([counts.active for counts in self.of])
 
     @property
@@ -108,7 +114,10 @@ class Lanes:
         self.of[held.level].waiting += 1
 
     def peek(self, beside: Held | None = None) -> Held | None:
-        """Return the message to start next, to go ``beside`` another one of its level if there is any."""
+        """Return the message to call next, or None.
+
+        With ``beside``, for a batch, that is a message of the same level as that one, if the level has a ready lane.
+        """
         if self._has_one_level:  # nearly always
             redelivered, new = self._ready[0]
             return redelivered[0] if redelivered else new[0] if new else None
@@ -120,19 +129,23 @@ class Lanes:
         return (redelivered or new)[0]
 
     def _turn(self, levels: list[int]) -> int:
-        """Return the level whose turn it is: the highest, but now and then a lower one, these in turn."""
+        """Return the level to call next, of levels that are ready.
+
+        That is the highest level, or a lower one if lower levels have waited for ``SHARE_OF_HIGHER`` calls. The lower
+        levels come one after the other, from higher to lower ones.
+        """
         *lower, highest = levels
         if not lower or self._strict or self._higher < SHARE_OF_HIGHER:
             return highest
         return max((level for level in lower if level < self._last_lower), default=lower[-1])
 
     def set_floor(self, floor: int) -> bool:
-        """Let nothing below this level begin; return whether more may begin than before."""
+        """Let no call of a level below ``floor`` begin; return whether lower levels may begin than before."""
         lowered, self.floor = floor < self.floor, floor
         return lowered
 
     def begun(self, held: Held) -> None:
-        """Note that a call of a message begins, for the turns of the levels."""
+        """Note that a call of a message begins, so that lower levels get their share of the calls."""
         if self._has_one_level:
             return
         if any(counts.ready for counts in self.of[held.level + 1 :]):
@@ -141,7 +154,7 @@ class Lanes:
             self._higher += 1
 
     def start(self, held: Held) -> None:
-        """Mark what ``peek`` returned as running."""
+        """Mark the message that ``peek`` returned as running."""
         redelivered, new = self._ready[held.level]
         (redelivered if held.redelivered else new).popleft()
         counts = self.of[held.level]
@@ -150,16 +163,16 @@ class Lanes:
         held.state = State.RUNNING
 
     def behind(self, held: Held, most: int) -> list[Held]:
-        """Return the messages behind the head of a lane, in order, at most so many."""
+        """Return the messages behind the head of a lane, in order, ``most`` of them at most."""
         return [] if held.lane is None else list(itertools.islice(held.lane.messages, 1, 1 + most))
 
     def follow(self, held: Held) -> None:
-        """Mark one of what ``behind`` returned as running, in the same call as all before it."""
+        """Mark a message that ``behind`` returned as running, in the same call as all messages before it."""
         self.of[held.level].waiting -= 1
         held.state = State.RUNNING
 
     def finish(self, held: Held) -> None:
-        """Take the head of a running lane out for good; the next one becomes ready, unless it runs too."""
+        """Take the head of a running lane out for good; the next message becomes ready, unless it runs too."""
         held.state = State.SETTLING
         lane, counts = held.lane, self.of[held.level]
         if lane is None:
@@ -177,7 +190,10 @@ class Lanes:
             self._make_ready(messages[0])
 
     def park(self, held: Held, until: float) -> None:
-        """Keep the head of a running lane in place for a call at ``until``; what runs behind it waits again."""
+        """Keep the head of a running lane in its lane until its backoff is over, at ``until``.
+
+        Messages that ran behind the head, in the same batch, wait behind it again.
+        """
         counts = self.of[held.level]
         counts.running -= 1
         counts.parked += 1
@@ -189,7 +205,7 @@ class Lanes:
         heapq.heappush(self._parked, (until, next(self._serial), held))
 
     def wake(self, now: float) -> int:
-        """Make the parked messages ready whose time has come, and count them."""
+        """Make the parked messages ready whose backoff is over; return how many these are."""
         woken = 0
         while self._parked and self._parked[0][0] <= now:
             held = heapq.heappop(self._parked)[2]
@@ -200,13 +216,13 @@ class Lanes:
         return woken
 
     def next_wake(self) -> float | None:
-        """Return when the next parked message is due, or None."""
+        """Return when the backoff of the next parked message is over, None if no message is parked."""
         while self._parked and self._parked[0][2].state is not State.PARKED:
             heapq.heappop(self._parked)
         return self._parked[0][0] if self._parked else None
 
     def drop(self, held: Held) -> list[Held]:
-        """Take a message that does not run, and all behind it in its lane, out; return them in order."""
+        """Take a message that does not run out, with all messages behind it in its lane; return them in order."""
         lane = held.lane
         if lane is None or held.state not in (State.WAITING, State.PARKED):
             return []
@@ -222,13 +238,13 @@ class Lanes:
         return dropped
 
     def drop_behind(self, held: Held) -> list[Held]:
-        """Take all out that wait behind a running message."""
+        """Take out all messages that wait behind a running one; return them in order."""
         lane = held.lane
         waiting = [] if lane is None else [one for one in lane.messages if one.state is State.WAITING]
         return self.drop(waiting[0]) if waiting else []
 
     def drop_idle(self) -> list[Held]:
-        """Take everything out that does not run, in order within each lane."""
+        """Take out all messages that do not run; return them, those of each lane in order."""
         dropped: list[Held] = []
         for lane in list(self._lanes.values()):
             head = lane.messages[0]
@@ -236,7 +252,7 @@ class Lanes:
         return dropped
 
     def _forget(self, held: Held, *, head: bool) -> None:
-        """Take a message out of the counts, and a ready one out of its queue."""
+        """Count a message no more; take the head of a ready lane out of ``_ready``."""
         counts = self.of[held.level]
         if held.state is State.PARKED:
             counts.parked -= 1

@@ -127,6 +127,7 @@ LONG_FILES = {
     "brokers/sqs/lean/nonblocking.py": "one state machine: it connects, shakes hands, sends and reads",
     "brokers/sqs/transport/answers.py": "the gate for answers, action by action",
     "client.py": "the facade: nearly all of it is signatures and docstrings",
+    "engine/admission.py": "one decision, what to receive, with all that it takes into account",
     "engine/task_run.py": "the hub of one task",
 }
 
