@@ -109,7 +109,7 @@ class Admission:
             asked += level.asked
             while not self._is_kept_out(level):
                 place = level.free_place()
-                if self._is_pausing(level, place):
+                if self._is_pausing(level):
                     break
                 count = self._allowed(level, place, used, asked)
                 if not count:
@@ -234,7 +234,7 @@ class Admission:
         )
         self._timer = None if due is None else self._loop.at(due, self._end_pauses)
 
-    def _is_pausing(self, level: Level, place: int) -> bool:
+    def _is_pausing(self, level: Level) -> bool:
         if level.pause_until <= self._loop.now():
             return False
         return level.unblocked is None or level.unblocked == self.unblocked
@@ -309,7 +309,7 @@ class Admission:
         """Say whether a lower level has a call or a receive to begin."""
         lower = [each for each in self.levels if each.number < level.number]
         return any(
-            self._lanes.of[each.number].ready or (0 not in each.open and not self._is_pausing(each, 0))
+            self._lanes.of[each.number].ready or (0 not in each.open and not self._is_pausing(each))
             for each in lower
         )
 

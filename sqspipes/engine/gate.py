@@ -110,7 +110,6 @@ class Gate:
         opened = was_alone or (self._refused and (not self._inside or self._since is None))
         if opened:
             self._refused = False
-        if opened:
             self._opened()
 
     def forget(self, held: Held) -> None:
