@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 from sqspipes.brokers.base import Broker
 from sqspipes.defaults import MAX_RECEIVES
 from sqspipes.testing.broker_contract.steps import (
+    PATIENCE,
     bodies,
     made,
     moment,
@@ -34,8 +37,10 @@ def test_lease_that_ends_counts_as_a_receive(broker: Broker, domain: str) -> Non
     queue, dead = with_dead_letters(broker, domain, 1)
     put(broker, queue, "a")
     take_one(broker, queue, lease=moment(broker))
-    assert take(broker, queue, wait=2 * moment(broker)) == []
-    assert bodies(take(broker, dead)) == ["a"]
+    deadline = time.monotonic() + PATIENCE
+    while not (letters := take(broker, dead)) and time.monotonic() < deadline:
+        assert take(broker, queue, wait=moment(broker)) == []
+    assert bodies(letters) == ["a"]
 
 
 def test_message_may_be_received_as_often_as_allowed(broker: Broker, domain: str) -> None:
