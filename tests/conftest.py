@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import uuid
 from collections.abc import Callable, Iterator
@@ -56,6 +57,12 @@ def pytest_configure() -> None:
     """Let SIGINT reach the programs of tests: a shell's background jobs, and all that they start, ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Have no garbage collection look at the thousands of tests: in a test process each would take 0.1 s longer."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -7,6 +7,7 @@ import configparser
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,12 @@ BOUNDS = {
 }
 
 
+@cache
+def parsed(file: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(file.read_text())
+
+
 def calls(tree: ast.AST, *names: str) -> Iterator[ast.Call]:
     """Yield the calls of functions or classes with these names, however they were imported."""
     for node in ast.walk(tree):
@@ -78,7 +85,7 @@ def queues(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_nothing_sleeps(file: Path) -> None:
-    assert list(sleeps(ast.parse(file.read_text()))) == []
+    assert list(sleeps(parsed(file))) == []
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -97,16 +104,14 @@ def test_what_waits_goes_by_a_clock_that_no_test_freezes(file: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_every_thread_is_named_and_holds_up_no_exit(file: Path) -> None:
-    for call in calls(ast.parse(file.read_text()), "Thread"):
+    for call in calls(parsed(file), "Thread"):
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
         assert "name" in given and given.get("daemon") == "True", f"line {call.lineno}"
 
 
 def test_every_queue_in_memory_has_a_bound() -> None:
     found = {
-        f"{file.relative_to(PACKAGE).as_posix()} {name}"
-        for file in FILES
-        for name in queues(ast.parse(file.read_text()))
+        f"{file.relative_to(PACKAGE).as_posix()} {name}" for file in FILES for name in queues(parsed(file))
     }
     assert found - BOUNDS.keys() == set()
 
@@ -151,7 +156,7 @@ def test_functions_are_short_but_for_some_with_a_reason() -> None:
     long = {
         f"{file.relative_to(PACKAGE).as_posix()} {node.name}"
         for file in FILES
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (node.end_lineno or 0) - node.lineno + 1 > MOST_LINES_OF_A_FUNCTION
     }
@@ -163,7 +168,7 @@ def test_no_two_classes_have_one_name() -> None:
     names = Counter(
         node.name.lstrip("_")
         for file in FILES
-        for node in ast.walk(ast.parse(file.read_text()))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.ClassDef)
     )
     assert {name for name, count in names.items() if count > 1} == set()
