@@ -31,7 +31,7 @@ from sqspipes.tasks.plan import Plan, RunPlan
 LAST_POLL_SECONDS = 1.0
 
 #: Seconds for which the control word's thread waits for a task to be paused, at most: in an outage polls take long.
-PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 5.0
 
 
 class Owner(Protocol):

@@ -11,8 +11,8 @@ from tests.integration.support import ROOT, child_environment
 #: The modules that one message passes from put to acknowledgement, brokers left out. Fewer are better.
 MOST = 45
 
-#: What runs only if the watcher glances at the leader meanwhile.
-WATCHERS = {"engine/crew_parts.py"}
+#: What runs only if the watcher glances at the leader meanwhile, or if a busy machine makes a call a long one.
+PERHAPS = {"engine/crew_parts.py", "engine/call_threads.py"}
 
 PROGRAM = ROOT / "tests" / "integration" / "programs" / "way.py"
 
@@ -27,5 +27,5 @@ def test_map_names_the_modules_that_a_message_passes() -> None:
     page = (ROOT / "docs" / "architecture.rst").read_text(encoding="utf-8")
     section = page.partition("Modules on the way\n")[2].partition("\n\n\n")[0]
     named = re.findall(r"^``([a-z_/]+\.py)``$", section, re.MULTILINE)
-    assert sorted({*named} - WATCHERS) == sorted({*passed} - WATCHERS)
+    assert sorted({*named} - PERHAPS) == sorted({*passed} - PERHAPS)
     assert len(named) <= MOST

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sqspipes.calls import error_text, perform
+from sqspipes.calls import error_text
 from sqspipes.calls.entries import letter_entry
 from sqspipes.errors import EncodingError
 from sqspipes.messages.body import decode, encode
@@ -26,7 +26,7 @@ def test_unknown_keys_that_cannot_be_written_are_an_error_and_still_a_dead_lette
     held.message = message
     held.delivery = delivery_of("not JSON")
     task = Task("domain", "task", 0, None)
-    entry = letter_entry(task, held, perform.death(task, ValueError("why"), 1), 100_000)
+    entry = letter_entry(task, held, error_text.death(task, ValueError("why"), 1), 100_000)
     letter = decode(delivery_of(entry.body))
     assert letter.raw == "not JSON"
     assert letter.death is not None
