@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sqspipes import Step, TaskClient
+from sqspipes import Step
+from sqspipes.engine.loop import EngineLoop
 from sqspipes.support import tracebacks
 from tests.integration.shell import Shell
 from tests.integration.support import piped
@@ -87,8 +88,11 @@ def test_command_line_shows_all_frames_with_debug(shell: Shell) -> None:
         assert ("perform.py" in log) is shows
 
 
-def test_error_that_met_no_function_keeps_its_frames(domain: str) -> None:
-    client = TaskClient(domain, **MEMORY)
-    with pytest.raises(ValueError, match="no tasks are registered") as refused:
-        client.put(1)
-    assert "pipe.py" in tracebacks.formatted(refused.value.with_traceback(refused.tb.tb_next))
+def test_error_that_met_no_function_of_a_user_keeps_its_frames() -> None:
+    loop = EngineLoop()
+    loop.close()
+    with pytest.raises(ValueError, match="closed") as met:  # in the standard library, called by the package
+        loop.turn(0.0)
+    text = tracebacks.formatted(met.value)
+    assert "loop.py" in text
+    assert "selectors.py" in text
