@@ -32,9 +32,9 @@ from sqspipes.operations.status import Status
 from sqspipes.operations.trial import Trial
 from sqspipes.support import checks
 from sqspipes.support.forked import yielded
-from sqspipes.support.listeners import Listener, checked_listeners
+from sqspipes.support.listeners import Listener
 from sqspipes.tasks import registration
-from sqspipes.tasks.around import Around, checked_around
+from sqspipes.tasks.around import Around
 from sqspipes.tasks.pipe import Pipe, TaskName, checked_priority
 from sqspipes.tasks.task import Backoff, Task
 
@@ -118,10 +118,8 @@ class TaskClient(ClientRuns):
         owns_broker = not isinstance(broker, Broker)
         if not isinstance(broker, Broker):
             broker = open_broker(settings.broker_url(broker), **checked.account)
-        pipe = Pipe((), checked.ignore_none, json_default, around=checked_around("around", around))
-        super().__init__(
-            checked, pipe, checked_listeners("listeners", listeners), broker, owns_broker=owns_broker
-        )
+        pipe = Pipe((), checked.ignore_none, json_default, around=checked.around)
+        super().__init__(checked, pipe, broker, owns_broker=owns_broker)
         self.output = output
 
     # Tasks and queues

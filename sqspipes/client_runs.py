@@ -200,7 +200,7 @@ class ClientRuns(ClientState):
             plan,
             control_interval=self.control_interval,
             sizes=self._queues.sizes,
-            listeners=self._listeners,
+            listeners=self._settings.listeners,
         )
 
     def _run(self, plan: RunPlan) -> Run:

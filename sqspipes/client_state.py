@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from types import TracebackType
 from typing import Any, Self
@@ -16,25 +16,15 @@ from sqspipes.errors import OptionError
 from sqspipes.operations.queues import Queues
 from sqspipes.processes.fleet import Fleet
 from sqspipes.settings import Settings
-from sqspipes.support.listeners import Listener
 from sqspipes.tasks.pipe import Pipe, RunOptions
 
 
 class ClientState:
     """A client's settings, tasks, runs and broker; ``TaskClient`` is what users have of it."""
 
-    def __init__(
-        self,
-        checked: Settings,
-        pipe: Pipe,
-        listeners: Sequence[Listener],
-        broker: Broker,
-        *,
-        owns_broker: bool,
-    ) -> None:
+    def __init__(self, checked: Settings, pipe: Pipe, broker: Broker, *, owns_broker: bool) -> None:
         self._settings = checked
         self._pipe = pipe
-        self._listeners = listeners
         self._lock = threading.RLock()
         self._runs: Living[Run | Fleet] = Living()
         self._owns_broker = owns_broker
@@ -90,8 +80,8 @@ class ClientState:
                 yield f"task {task.name!r}: {field.name}", getattr(task, field.name)
         yield from self._settings.task_options.items()
         yield "json_default", self._pipe.json_default
-        yield "around", self._pipe.around
-        yield "listeners", self._listeners
+        yield "around", self._settings.around
+        yield "listeners", self._settings.listeners
         yield "session", self._settings.account["session"]
         yield "args", options.args
         yield "priority", options.priority

@@ -12,7 +12,9 @@ from sqspipes.errors import OptionError
 from sqspipes.messages import queue_names
 from sqspipes.operations.queues import NewQueues
 from sqspipes.support import checks
+from sqspipes.support.listeners import Listener, checked_listeners
 from sqspipes.tasks import registration
+from sqspipes.tasks.around import Around, checked_around
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Settings:
     control_interval: float | Literal["auto"] | None
     task_options: Mapping[str, Any]
     account: Mapping[str, Any]
+    around: tuple[Around, ...]
+    listeners: tuple[Listener, ...]
 
 
 def checked(given: Mapping[str, Any]) -> Settings:
@@ -59,6 +63,8 @@ def checked(given: Mapping[str, Any]) -> Settings:
         stop_timeout=checks.checked_seconds("stop_timeout", given["stop_timeout"]),
         control_interval=_control_interval(given["control_interval"]),
         task_options=registration.inherited(given),
+        around=checked_around("around", given["around"]),
+        listeners=checked_listeners("listeners", given["listeners"]),
         account={
             **{name: given[name] for name in account},
             "transport": checks.checked_choice("transport", given["transport"], TRANSPORTS),

@@ -12,7 +12,6 @@ from sqspipes.brokers.exchange import Exchange, Request, Ticket
 from sqspipes.engine.loop import EngineLoop, Timer
 from sqspipes.errors import BrokerUnavailableError
 from sqspipes.events import Event
-from sqspipes.support import event_log
 from sqspipes.support.outage import Outage, pause_after_return
 
 #: What is done with a reply. Replies are of several types, one for each kind of request.
@@ -117,7 +116,7 @@ class Requests:
         loop: EngineLoop,
         broker: str,
         limits: Limits,
-        tell: Callable[[Event], object] = event_log.log,
+        tell: Callable[[Event], object],
     ) -> None:
         self._exchange = exchange
         self.loop = loop

@@ -16,7 +16,7 @@ from sqspipes.engine.leases import SHORTEST_EXTEND, Leases
 from sqspipes.engine.requests import Requests
 from sqspipes.events import Event
 from sqspipes.messages.message import Delivery
-from sqspipes.support import event_log, lines
+from sqspipes.support import lines
 
 logger = lines.logger(__name__)
 
@@ -42,7 +42,7 @@ class Settling:
         requests: Requests,
         leases: Leases,
         limits: Limits,
-        tell: Callable[[Event], object] = event_log.log,
+        tell: Callable[[Event], object],
     ) -> None:
         self._requests = requests
         self._tell = tell

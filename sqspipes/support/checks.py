@@ -20,6 +20,15 @@ def refuse(option: str, value: Any, allowed: str) -> OptionError:
     return OptionError(f"{option} is {shown}: allowed is {allowed}")
 
 
+def checked_callables(option: str, given: Any, what: str) -> tuple[Any, ...]:
+    """Return callables that are given as one or as a list of them; ``what`` names one."""
+    found = tuple(given) if isinstance(given, list | tuple) else (given,)
+    for one in found:
+        if not callable(one):
+            raise refuse(option, one, f"{what}, or a list of them")
+    return found
+
+
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
     """Return `` (did you mean 'x'?)`` for a word that is almost a known one, else nothing."""
     near = difflib.get_close_matches(str(word), list(known), n=1)

@@ -50,8 +50,4 @@ class Listeners:
 
 def checked_listeners(option: str, given: Any) -> tuple[Listener, ...]:
     """Return the listeners that an option gives."""
-    listeners = tuple(given) if isinstance(given, list | tuple) else (given,)
-    for listener in listeners:
-        if not callable(listener):
-            raise checks.refuse(option, listener, "a callable of an event, or a list of them")
-    return listeners
+    return checks.checked_callables(option, given, "a callable of an event")

@@ -20,11 +20,7 @@ Around: TypeAlias = Callable[[Callable[[], Any], CalledFor], Any]
 
 def checked_around(option: str, given: Any) -> tuple[Around, ...]:
     """Return the around functions of a client or of a task, the outermost first."""
-    functions = tuple(given) if isinstance(given, list | tuple) else (given,)
-    for function in functions:
-        if not callable(function):
-            raise checks.refuse(option, function, "a callable of (call_next, message), or a list of them")
-    return functions
+    return checks.checked_callables(option, given, "a callable of (call_next, message)")
 
 
 def chosen(

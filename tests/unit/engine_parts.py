@@ -10,6 +10,7 @@ from sqspipes.brokers.base import OK, Limits
 from sqspipes.brokers.exchange import Done, Exchange, Request, Ticket
 from sqspipes.engine.loop import EngineLoop
 from sqspipes.engine.requests import Requests
+from sqspipes.support import event_log
 
 LIMITS = Limits(linger=0.05, requests_in_flight=2, clean_interrupt=False)
 
@@ -61,7 +62,7 @@ class Engine:
         self.loop = EngineLoop(clock=self.clock)
         self.exchange = FakeExchange()
         self.limits = replace(LIMITS, **limits)
-        self.requests = Requests(self.exchange, self.loop, "fake://", self.limits)
+        self.requests = Requests(self.exchange, self.loop, "fake://", self.limits, event_log.log)
 
     def answer(self, came: Any, number: int = 0) -> None:
         """Have one of the open requests answered in a turn."""
