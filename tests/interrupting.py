@@ -22,15 +22,14 @@ def ctrl_c() -> None:
 
 
 def interrupted_everywhere(
-    action: Callable[[], object], handler: Callable[[], object] = ctrl_c, *, first: int = 1, step: int = 1
+    action: Callable[[], object], handler: Callable[[], object] = ctrl_c, *, step: int = 1
 ) -> Iterator[int]:
     """Run an action again and again, and a signal's handler at a later line of the package each time.
 
-    It begins with line ``first``, and leaves out ``step`` - 1 lines each time.
     Yields the number of lines that it came to after each run that was interrupted. CPython looks for signals between
     any two lines but one pair: from the last line of a ``with`` to the end of it.
     """
-    number = first
+    number = 1
     while _is_interrupted(action, handler, number):
         yield number
         number += step

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
+import statistics
 import subprocess
 import sys
 import threading
@@ -23,6 +25,7 @@ from sqspipes.brokers.sqlite.url import parse
 from sqspipes.errors import BrokerError, BrokerUnavailableError, OptionError
 from sqspipes.messages.message import Delivery
 from sqspipes.support.urls import shown
+from tests.patience import once_in_time
 
 _ROOT = Path(__file__).parents[2]
 _PATIENCE = 20.0
@@ -420,23 +423,41 @@ def _latencies(sender: Broker, receiver: Broker) -> list[float]:
 
 def test_waiting_receive_wakes_at_once_within_the_process(broker: SqliteBroker) -> None:
     broker.declare([QueueSpec("other")])
-    # The best of them: the others say how busy the machine is.
-    assert min(_latencies(broker, broker)) < 0.05
+
+    def check() -> None:
+        assert statistics.median(_latencies(broker, broker)) < 0.05
+
+    once_in_time(check)
 
 
 def test_waiting_receive_wakes_soon_for_another_process(
     url: str, broker: SqliteBroker, open_url: Callable[..., SqliteBroker]
 ) -> None:
     broker.declare([QueueSpec("other")])
-    assert min(_latencies(broker, open_url(url))) < 0.25
+    other = open_url(url)
+
+    def check() -> None:
+        assert statistics.median(_latencies(broker, other)) < 0.25
+
+    once_in_time(check)
 
 
 def test_waiting_receive_wakes_at_the_end_of_a_lease(broker: SqliteBroker) -> None:
-    _put(broker, "a", "b", group="g")
-    _take(broker, 1, lease=0.3)
-    began = time.monotonic()
-    assert [(delivery.body, delivery.receives) for delivery in _take(broker, wait=5)] == [("a", 2), ("b", 1)]
-    assert 0.2 < time.monotonic() - began < 4.0  # and not when the wait of 5 s ends
+    groups = itertools.count()
+
+    def check() -> None:
+        group = f"g{next(groups)}"
+        _put(broker, f"a-{group}", f"b-{group}", group=group)
+        _take(broker, 1, lease=0.3)
+        began = time.monotonic()
+        deliveries = _take(broker, wait=5)
+        seconds = time.monotonic() - began
+        _settle(broker, deliveries)
+        found = [(delivery.body, delivery.receives) for delivery in deliveries]
+        assert found == [(f"a-{group}", 2), (f"b-{group}", 1)]
+        assert 0.2 < seconds < 1.0
+
+    once_in_time(check)
 
 
 def test_waiting_costs_next_to_nothing(broker: SqliteBroker) -> None:
