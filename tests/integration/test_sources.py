@@ -24,6 +24,7 @@ from tests.integration.support import (
     until,
     waiting,
 )
+from tests.patience import once_in_time
 
 MEMORY = {"broker": "memory://"}
 
@@ -100,19 +101,23 @@ def test_source_has_no_queue(domain: str) -> None:
 
 
 def test_source_is_called_once_per_interval_whatever_its_workers(domain: str) -> None:
-    calls = Seen()
+    def check() -> None:
+        calls = Seen()
 
-    def tick() -> int:
-        calls.take(None)
-        return 1
+        def tick() -> int:
+            calls.take(None)
+            return 1
 
-    one = {"method": tick, "interval": 0.2, "workers": 4}
-    with piped(domain, MEMORY, one, Seen().take) as client:
-        begun = time.monotonic()
-        with client.start():
-            calls.wait(6)
-    late = lateness(calls.times, begun, [0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert min(late) >= 0
+        one = {"method": tick, "interval": 0.2, "workers": 4}
+        with piped(domain, MEMORY, one, Seen().take) as client:
+            begun = time.monotonic()
+            with client.start():
+                calls.wait(6)
+        late = lateness(calls.times, begun, [0, 0.2, 0.4, 0.6, 0.8, 1.0])
+        assert min(late) >= 0
+        assert max(late) < 2
+
+    once_in_time(check)
 
 
 def test_interval_may_be_a_function(domain: str) -> None:
@@ -176,31 +181,37 @@ def test_slow_source_runs_in_as_many_calls_as_it_has_workers(domain: str) -> Non
 
 
 def test_empty_source_is_asked_again_after_a_pause_that_grows(domain: str) -> None:
-    calls = Seen()
+    def check() -> None:
+        calls = Seen()
 
-    def nothing() -> None:
-        calls.take(None)
+        def nothing() -> None:
+            calls.take(None)
 
-    with piped(domain, MEMORY, nothing, Seen().take) as client, client.start():
-        calls.wait(4)
-    for gap, least in zip(gaps(calls.times[:4]), (0.1, 0.2, 0.4), strict=True):
-        assert least <= gap + 0.01
+        with piped(domain, MEMORY, nothing, Seen().take) as client, client.start():
+            calls.wait(4)
+        for gap, least in zip(gaps(calls.times[:4]), (0.1, 0.2, 0.4), strict=True):
+            assert least <= gap + 0.01 < least + 0.3
+
+    once_in_time(check)
 
 
 def test_pause_ends_with_the_first_value(domain: str) -> None:
-    calls = Seen()
-    script = iter([None, EmptyTaskOutput, None, 1, 2, None])
+    def check() -> None:
+        calls = Seen()
+        script = iter([None, EmptyTaskOutput, None, 1, 2, None])
 
-    def poll() -> Any:
-        calls.take(None)
-        return next(script, None)
+        def poll() -> Any:
+            calls.take(None)
+            return next(script, None)
 
-    with piped(domain, MEMORY, poll, Seen().take) as client, client.start():
-        calls.wait(7)
-    after = gaps(calls.times[:7])
-    assert after[2] >= 0.39  # the third pause in a row
-    assert min(after[3:5]) < 0.1  # values: no pause, but for a busy machine
-    assert after[5] >= 0.09  # a pause again
+        with piped(domain, MEMORY, poll, Seen().take) as client, client.start():
+            calls.wait(7)
+        after = gaps(calls.times[:7])
+        assert after[2] >= 0.39  # the third pause in a row
+        assert max(after[3:5]) < 0.1  # values: no pause
+        assert 0.09 <= after[5] < 0.3  # the first pause again
+
+    once_in_time(check)
 
 
 def test_interval_longer_than_the_pause_is_kept(domain: str) -> None:
@@ -232,7 +243,7 @@ def test_source_that_raises_is_logged_and_called_again_after_its_backoff(
 
     with piped(domain, pipe_broker, {"method": shaky, "backoff": 0.3}, seen.take) as client, client.start():
         seen.wait(1)
-    assert gaps(calls.times)[0] > 0.29
+    assert gaps(calls.times)[0] > 0.29  # and no more than the log says
     (line,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert "shaky failed" in line
     assert "again in 0.3 s: OSError: no file yet" in line
